@@ -1,0 +1,308 @@
+"""Study: `pathassets.toml` and `PATHASSETS_*` as one frozen, validated object.
+
+Belongs here: reading and writing the settings file, the environment (nobody else reads it), the home folder's names.
+Does not belong: the store's inner paths (`store/layout.py`), anything done with the settings.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from tomlkit.exceptions import TOMLKitError
+
+from pathassets.errors import ConfigError
+from pathassets.recipes import (
+    DomainOptions,
+    EmbeddingOptions,
+    Recipe,
+    TextOptions,
+    Tiling,
+    TissueOptions,
+    VectorOptions,
+    slug,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CONFIG_FILE = "pathassets.toml"
+DEFAULT_TILING = "px224_mpp050"
+DEFAULT_TERMS = (
+    "mucosa", "submucosa", "muscularis", "adipose", "stroma", "lymphocytes", "tumor", "necrosis", "blood",
+)  # fmt: skip
+
+
+def home_from_environment() -> Path:
+    """The home folder when no `--home` is given: `PATHASSETS_HOME`, or the current directory."""
+    return Path(os.environ.get("PATHASSETS_HOME") or Path.cwd())
+
+
+class Study(BaseSettings):
+    """Everything a run needs to know, read from `<home>/pathassets.toml`, overridden by `PATHASSETS_<FIELD>`.
+
+    Attributes:
+        home: The folder that holds the settings, the store, Dagster's state and `results.duckdb`.
+        name: Shown in reports.
+        inbox: Folders that the inbox sensor watches, relative to home.
+        store: Folder of the store, relative to home.
+        device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.
+        workers: Threads that read tiles; 0 = one per core.
+        slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
+        tissue: How tissue is found.
+        tilings: Named tilings.
+        recipes: What is computed; each is a tiling seen by an encoder.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PATHASSETS_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    home: Path
+    name: str = "study"
+    inbox: tuple[str, ...] = ("inbox",)
+    store: str = "store"
+    device: str = "auto"
+    workers: int = Field(default=0, ge=0, le=256)
+    slides_per_run: int = Field(default=16, ge=1, le=256)
+    tissue: TissueOptions = TissueOptions()
+    embeddings: EmbeddingOptions = EmbeddingOptions()
+    vectors: VectorOptions = VectorOptions()
+    domains: DomainOptions = DomainOptions()
+    text: TextOptions = TextOptions(terms=DEFAULT_TERMS)
+    tilings: dict[str, Tiling] = Field(default_factory=lambda: {DEFAULT_TILING: Tiling(name=DEFAULT_TILING, mpp=0.5)})
+    recipes: tuple[Recipe, ...] = ()
+
+    def __init__(self, home: Path | str | None = None, /, **settings: Any) -> None:
+        folder = Path(home).expanduser().resolve() if home is not None else home_from_environment().resolve()
+        try:
+            super().__init__(home=folder, **{**_file_settings(folder), **settings})
+        except ValidationError as error:
+            raise ConfigError(
+                f"{folder / CONFIG_FILE}: {_first_problem(error)}",
+                remedy=f"Correct {CONFIG_FILE}; `pathassets init` in an empty folder writes a commented one.",
+            ) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, so that one night's run can be changed without editing it."""
+        return _WithoutHome(settings_cls, env_settings), init_settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_recipes(cls, data: Any) -> Any:
+        return _with_recipes(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Study:
+        keys = [recipe.key for recipe in self.recipes]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"two recipes have the name {twice[0]!r}; give one of them a `name` of its own")
+        return self
+
+    @property
+    def store_path(self) -> Path:
+        """Absolute path of the store's root."""
+        return (self.home / self.store).resolve()
+
+    @property
+    def results_path(self) -> Path:
+        """The DuckDB snapshot."""
+        return self.home / "results.duckdb"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's state."""
+        return self.home / ".dagster"
+
+    @property
+    def log_path(self) -> Path:
+        """Where tracebacks go that users should not have to read."""
+        return self.home / ".dagster" / "pathassets.log"
+
+    @property
+    def manifest_path(self) -> Path:
+        """The optional manifest of slides."""
+        return self.home / "slides.csv"
+
+    @property
+    def inbox_paths(self) -> tuple[Path, ...]:
+        """Absolute inbox folders."""
+        return tuple((self.home / folder).resolve() for folder in self.inbox)
+
+    @property
+    def used_tilings(self) -> tuple[Tiling, ...]:
+        """The tilings that some recipe uses, each once, in order of first use."""
+        return tuple({recipe.tiling.name: recipe.tiling for recipe in self.recipes}.values())
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """All rows of a table as they are in the store this moment (the snapshot may be older)."""
+        from pathassets.store import Root, Tables
+
+        return Tables(Root(self.store_path)).scan(table)
+
+
+class _WithoutHome(PydanticBaseSettingsSource):
+    """The environment without PATHASSETS_HOME, which is only the default for a home that nobody named."""
+
+    def __init__(self, settings_cls: type[BaseSettings], inner: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._inner = inner
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._inner.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in self._inner().items() if name != "home"}
+
+
+def _file_settings(home: Path) -> dict[str, Any]:
+    path = home / CONFIG_FILE
+    if not path.is_file():
+        return {}
+    try:
+        data = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+    except (TOMLKitError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", remedy="Correct the line that is named.") from error
+    study = data.pop("study", {})
+    return {**data, **study}
+
+
+def _with_recipes(data: dict[str, Any]) -> dict[str, Any]:
+    """Tilings and recipes refer to each other by name in the file; here they become whole objects."""
+    tilings = {name: _tiling(name, value) for name, value in (data.get("tilings") or {}).items()}
+    tilings.setdefault(DEFAULT_TILING, Tiling(name=DEFAULT_TILING, mpp=0.5))
+    raw = data.get("recipes")
+    recipes = [{"encoder": "demo-vlm"}] if raw is None else raw
+    return {**data, "tilings": tilings, "recipes": tuple(_recipe(item, tilings, data) for item in recipes)}
+
+
+def _tiling(name: str, value: Any) -> Tiling:
+    return value if isinstance(value, Tiling) else Tiling(**{**value, "name": name})
+
+
+def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Recipe:
+    """A recipe takes the study's options where it has none of its own."""
+    if isinstance(item, Recipe):
+        return item
+    item = dict(item)
+    tiling = item.get("tiling", next(iter(tilings)))
+    if isinstance(tiling, str):
+        if tiling not in tilings:
+            raise ValueError(f"recipe asks for tiling {tiling!r}; there are {', '.join(sorted(tilings))}")
+        item["tiling"] = tilings[tiling]
+    shared = {"text": {"terms": DEFAULT_TERMS}}
+    for part in ("embeddings", "vectors", "domains", "text"):
+        item[part] = {**shared.get(part, {}), **_plain(data.get(part)), **_plain(item.get(part))}
+    if item.get("weights"):
+        item["weights"] = str((Path(data["home"]) / str(item["weights"])).expanduser())
+    return Recipe(**item)
+
+
+def _plain(options: Any) -> dict[str, Any]:
+    return dict(options) if isinstance(options, dict) else (options.model_dump(exclude_unset=True) if options else {})
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def init_home(home: Path, *, with_inbox: bool = True) -> list[Path]:
+    """Writes a commented `pathassets.toml` and an inbox where there are none; returns what was made."""
+    from pathassets.templates import CONFIG_TEMPLATE, DAGSTER_YAML
+
+    made = []
+    home.mkdir(parents=True, exist_ok=True)
+    for path, text in ((home / CONFIG_FILE, CONFIG_TEMPLATE), (home / ".dagster" / "dagster.yaml", DAGSTER_YAML)):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            made.append(path)
+    if with_inbox and not (home / "inbox").exists():
+        (home / "inbox").mkdir()
+        made.append(home / "inbox")
+    return made
+
+
+def add_recipes(
+    home: Path,
+    encoders: list[str],
+    *,
+    tile_px: int | None = None,
+    mpp: float | None = None,
+    weights: str | None = None,
+    random_weights: bool = False,
+) -> list[str]:
+    """Writes recipes for `encoders` into the settings file, so that the daemon, the UI and the next run know them.
+
+    Args:
+        home: The study's folder.
+        encoders: Encoder names; empty = the recipes that are there, at the new tiling.
+        tile_px: Tile edge in pixels; None = the first tiling's.
+        mpp: µm per pixel; None = the first tiling's.
+        weights: Local weight file for the (single) encoder.
+        random_weights: Mark the recipes as untrained.
+
+    Returns:
+        The keys (`<tiling>/<recipe>`) that were asked for, whether new or there already.
+    """
+    study = Study(home)
+    base = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
+    names = encoders or list(dict.fromkeys(recipe.encoder for recipe in study.recipes)) or ["demo-vlm"]
+    tiling = base
+    if tile_px is not None or mpp is not None:
+        fields = base.model_dump(exclude={"name"}, exclude_none=True)
+        fields |= {"tile_px": tile_px or base.tile_px, "mpp": mpp or base.mpp or 0.5}
+        for other in ("power", "level", "tile_um"):
+            fields.pop(other, None)
+        tiling = Tiling(**fields)
+    wanted = [
+        {"name": slug(name), "encoder": name, "tiling": tiling.name}
+        | ({"weights": str(Path(weights).resolve())} if weights else {})
+        | ({"random_weights": True} if random_weights else {})
+        for name in names
+    ]
+    _write_recipes(study, tiling, wanted)
+    return [f"{tiling.name}/{item['name']}" for item in wanted]
+
+
+def _write_recipes(study: Study, tiling: Tiling, wanted: list[dict[str, Any]]) -> None:
+    path = study.home / CONFIG_FILE
+    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    before = tomlkit.dumps(document)
+    if tiling.name not in study.tilings:
+        table = tomlkit.table()
+        for key, value in tiling.model_dump(exclude={"name"}, exclude_defaults=True).items():
+            table[key] = list(value) if isinstance(value, tuple) else value
+        document.setdefault("tilings", tomlkit.table(is_super_table=True))[tiling.name] = table
+    recipes = document.setdefault("recipes", tomlkit.aot())
+    if not isinstance(recipes, tomlkit.items.AoT):
+        raise ConfigError(f"{path}: `recipes` must be written as [[recipes]] tables", remedy="Rewrite it so.")
+    known = {(item.get("tiling", next(iter(study.tilings))), item.get("name") or slug(item["encoder"])): item for item in recipes}
+    for item in wanted:
+        there = known.get((item["tiling"], item["name"]))
+        if there is None:
+            recipes.append(tomlkit.item(item))
+        elif {k: there.get(k) for k in ("weights", "random_weights")} != {k: item.get(k) for k in ("weights", "random_weights")}:
+            for key in ("weights", "random_weights"):
+                there.pop(key, None)
+                if key in item:
+                    there[key] = item[key]
+    after = tomlkit.dumps(document)
+    if after != before:
+        temporary = path.with_suffix(".toml.tmp")
+        temporary.write_text(after, encoding="utf-8")
+        os.replace(temporary, path)
