@@ -1,0 +1,103 @@
+"""EncoderCard: what a user must know about an encoder before running it, and what the engine must know to feed it.
+
+Belongs here: the card and its row of the table `encoders`. Does not belong: networks, weights, torch.
+The card is the only source of an encoder's preprocessing: nobody else knows a mean, a size or an interpolation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
+
+Rgb = tuple[float, float, float]
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Crop = Literal["center", "squash"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCard:
+    """A tile encoder in numbers and words.
+
+    Attributes:
+        name: How users ask for it.
+        dim: Length of an embedding.
+        input_px: Edge in pixels of the square that the network sees.
+        description: One or two sentences: what it is, and what it must not be used for.
+        family: `timm`, `demo`, ...: which module builds it.
+        tile_px: Tile edge in pixels that its authors used; 0 = any.
+        mpp: Resolution in µm per pixel that its authors used; None = not tied to one.
+        mean: Subtracted from RGB in 0..1.
+        std: RGB is divided by it after that.
+        interpolation: Used (antialiased) where a tile does not have the size wanted.
+        resize: The tile's shorter edge is brought to this many pixels before the crop; 0 = `input_px`, so that
+            nothing of the tile is cut off.
+        crop: `center` keeps the middle square; `squash` brings both edges to `input_px` and keeps everything.
+        pooling: How tokens or a feature map become one vector, in words.
+        precision: What its authors ran it in; `precision = "auto"` decides by the hardware.
+        params_m: Millions of parameters of the image tower; 0 = not stated.
+        has_text: Whether it has a text tower, so that tiles can be compared with words.
+        logit_scale: Factor on cosines before a softmax over terms, as it was learned; None where there is no text.
+        templates: Prompt templates of its text tower; `{}` is the term.
+        licence: Of the weights.
+        commercial_use: Whether the licence allows it; None = unclear.
+        gated: Whether the hub asks for an agreement first.
+        hub_id: Hugging Face repository of the weights; None = a local or bundled file.
+        file: The weights' file name in that repository; without a `hub_id`, in this package's `encoders` folder.
+        sha256: Of that file; a different file is refused. None = any file is taken and its hash recorded.
+        citation: Authors, year, DOI or arXiv id.
+        link: Where to read more.
+        source: Where the card's numbers come from.
+    """
+
+    name: str
+    dim: int
+    input_px: int
+    description: str
+    family: str = ""
+    tile_px: int = 224
+    mpp: float | None = 0.5
+    mean: Rgb = IMAGENET_MEAN
+    std: Rgb = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
+    resize: int = 0
+    crop: Crop = "center"
+    pooling: str = "model"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    params_m: float = 0.0
+    has_text: bool = False
+    logit_scale: float | None = None
+    templates: tuple[str, ...] = ()
+    licence: str = "unknown"
+    commercial_use: bool | None = None
+    gated: bool = False
+    hub_id: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    citation: str = ""
+    link: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if min(self.dim, self.input_px) < 1 or min(self.tile_px, self.resize) < 0:
+            raise ValueError(f"card {self.name!r}: dim and input_px must be positive, tile_px and resize not negative")
+        if 0 < self.resize < self.input_px:
+            raise ValueError(f"card {self.name!r}: resize {self.resize} is smaller than the input {self.input_px}")
+        if min(self.std) <= 0:
+            raise ValueError(f"card {self.name!r}: std must be positive")
+        if self.has_text and self.logit_scale is None:
+            raise ValueError(f"card {self.name!r}: an encoder with text needs its logit_scale")
+
+    @property
+    def resize_px(self) -> int:
+        """Pixels of the tile's shorter edge before the crop."""
+        return self.resize or self.input_px
+
+    def to_row(self) -> dict[str, Any]:
+        """The card as plain values (tuples become lists): a row of the table `encoders`."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
