@@ -1,0 +1,132 @@
+"""Groups: what all Zarr groups of the store have in common: a done marker, hashes, AnnData's `obs`.
+
+Belongs here: finishing, checking, opening and deleting a group. Does not belong: what it holds (`arrays`, `derived`).
+
+A group without its marker beside it is unfinished and is not read; with it, it is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from pathassets.errors import Reason, StoreError
+from pathassets.store import layout
+from pathassets.store.root import Root, fsync_path, translated
+from pathassets.store.schema import VOLATILE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+_NOT_IN_OBS = {*VOLATILE, "slide_id", "tiling", "digest", "code_version"}
+
+
+def key_of(root: Root, uri: str | Path) -> str:
+    """Key of a group named by its key or by its absolute path.
+
+    Raises:
+        StoreError: `store_corrupt` when it lies elsewhere.
+    """
+    path = Path(uri)
+    if not path.is_absolute():
+        return str(uri)
+    if not path.is_relative_to(root.path):
+        raise StoreError(
+            f"{path} does not lie in the store {root.path}",
+            reason=Reason.STORE_CORRUPT,
+            remedy="Publish again if the study was moved: `pathassets publish`.",
+        )
+    return path.relative_to(root.path).as_posix()
+
+
+def is_done(root: Root, group: str) -> bool:
+    """Whether a group is finished."""
+    return root.exists(layout.marker_key(group))
+
+
+def read_marker(root: Root, uri: str | Path) -> dict[str, Any]:
+    """The done marker of a group.
+
+    Raises:
+        StoreError: `store_corrupt` when the group is unfinished, missing, or its marker is damaged.
+    """
+    group = key_of(root, uri)
+    data = root.read_if_there(layout.marker_key(group))
+    remedy = "Run again: what is missing is made, what is there stays."
+    if data is None or not root.exists(group):
+        raise StoreError(f"{root.local(group)} is not finished or gone", reason=Reason.STORE_CORRUPT, remedy=remedy)
+    try:
+        marker = json.loads(data)
+        return {**marker, "files": dict(marker["files"])}
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"the marker of {root.local(group)} is damaged: {error!r}"
+        raise StoreError(message, reason=Reason.STORE_CORRUPT, remedy="Run again with --force.") from error
+
+
+def mark_done(root: Root, group: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Flushes a group to the disk and writes its marker: from now on it is read and never changed.
+
+    Args:
+        root: The store.
+        group: The group's key.
+        facts: What the marker says besides the files' hashes.
+    """
+    folder = root.local(group)
+    with translated(f"write {folder}"):
+        _flush(folder)
+    marker = {"format": FORMAT, **facts, "files": tree_hashes(root, group)}
+    root.put(layout.marker_key(group), json.dumps(marker, indent=1, sort_keys=True).encode())
+    return marker
+
+
+def tree_hashes(root: Root, group: str) -> dict[str, str]:
+    """SHA-256 of every file of a group, by its path in the group."""
+    hashes = {}
+    for key in root.keys(group):
+        with translated(f"read {root.local(key)}", reading=True), root.local(key).open("rb") as file:
+            hashes[key.removeprefix(f"{group}/")] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def delete_group(root: Root, group: str) -> None:
+    """Removes a group: its marker first, so that nobody starts to read what is going away."""
+    for key in (layout.marker_key(group), layout.sidecar_prefix(group), group):
+        root.delete(key)
+
+
+def obs_frame(obs: pl.DataFrame) -> pd.DataFrame:
+    """`obs` as AnnData writes it: rows named by `tile_id`, text as categories, nothing that differs between runs."""
+    frame = obs.drop([name for name in obs.columns if name in _NOT_IN_OBS]).to_pandas()
+    for name in frame.columns:
+        if frame[name].dtype == object or str(frame[name].dtype).startswith(("str", "string")):
+            frame[name] = frame[name].astype("category")
+    frame.index = obs["tile_id"].cast(pl.String).to_list()
+    return frame
+
+
+def write_elements(root: Root, group: str, elements: Mapping[str, Any]) -> None:
+    """Writes AnnData elements (`obs`, `obsm`, ...) into a group, each replaced as a whole."""
+    import anndata
+    import zarr
+
+    with translated(f"write {root.local(group)}"), anndata.settings.override(auto_shard_zarr_v3=False):
+        target = zarr.open_group(root.local(group), mode="a", zarr_format=3)
+        for name, value in elements.items():
+            root.delete(f"{group}/{name}")
+            anndata.io.write_elem(target, name, value)
+
+
+def _flush(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            fsync_path(Path(parent) / name)
+        fsync_path(Path(parent))
+    fsync_path(folder.parent)
