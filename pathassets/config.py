@@ -50,9 +50,9 @@ class Study(BaseSettings):
         home: The folder that holds the settings, the store, Dagster's state and `results.duckdb`.
         name: Shown in reports.
         inbox: Folders that the inbox sensor watches, relative to home.
-        store: Folder of the store, relative to home.
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.
         workers: Threads that read tiles; 0 = one per core.
+        batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
         tissue: How tissue is found.
         tilings: Named tilings.
@@ -64,9 +64,9 @@ class Study(BaseSettings):
     home: Path
     name: str = "study"
     inbox: tuple[str, ...] = ("inbox",)
-    store: str = "store"
     device: str = "auto"
     workers: int = Field(default=0, ge=0, le=256)
+    batch_size: int | None = Field(default=None, ge=1, le=8192)
     slides_per_run: int = Field(default=16, ge=1, le=256)
     tissue: TissueOptions = TissueOptions()
     embeddings: EmbeddingOptions = EmbeddingOptions()
@@ -114,7 +114,7 @@ class Study(BaseSettings):
     @property
     def store_path(self) -> Path:
         """Absolute path of the store's root."""
-        return (self.home / self.store).resolve()
+        return self.home / "store"
 
     @property
     def results_path(self) -> Path:
@@ -245,6 +245,7 @@ def add_recipes(
     mpp: float | None = None,
     weights: str | None = None,
     random_weights: bool = False,
+    replace: bool = False,
 ) -> list[str]:
     """Writes recipes for `encoders` into the settings file, so that the daemon, the UI and the next run know them.
 
@@ -255,6 +256,7 @@ def add_recipes(
         mpp: µm per pixel; None = the first tiling's.
         weights: Local weight file for the (single) encoder.
         random_weights: Mark the recipes as untrained.
+        replace: Drop the recipes that are there (the template's, in a new study).
 
     Returns:
         The keys (`<tiling>/<recipe>`) that were asked for, whether new or there already.
@@ -275,11 +277,11 @@ def add_recipes(
         | ({"random_weights": True} if random_weights else {})
         for name in names
     ]
-    _write_recipes(study, tiling, wanted)
+    _write_recipes(study, tiling, wanted, replace)
     return [f"{tiling.name}/{item['name']}" for item in wanted]
 
 
-def _write_recipes(study: Study, tiling: Tiling, wanted: list[dict[str, Any]]) -> None:
+def _write_recipes(study: Study, tiling: Tiling, wanted: list[dict[str, Any]], replace: bool) -> None:
     path = study.home / CONFIG_FILE
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
     before = tomlkit.dumps(document)
@@ -288,6 +290,8 @@ def _write_recipes(study: Study, tiling: Tiling, wanted: list[dict[str, Any]]) -
         for key, value in tiling.model_dump(exclude={"name"}, exclude_defaults=True).items():
             table[key] = list(value) if isinstance(value, tuple) else value
         document.setdefault("tilings", tomlkit.table(is_super_table=True))[tiling.name] = table
+    if replace:
+        document["recipes"] = tomlkit.aot()
     recipes = document.setdefault("recipes", tomlkit.aot())
     if not isinstance(recipes, tomlkit.items.AoT):
         raise ConfigError(f"{path}: `recipes` must be written as [[recipes]] tables", remedy="Rewrite it so.")

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-NAME = re.compile(r"[a-z0-9_]+")
+# No double or outer underscore: `<tiling>__<recipe>` names files and groups and must read back.
+NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 
 
 def digest(*parts: Any) -> str:
@@ -112,7 +113,7 @@ class Tiling(Options):
         if self.stride_px is not None and self.overlap is not None:
             raise ValueError("a tiling takes stride_px or overlap, not both")
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"tiling name {self.name!r} must match [a-z0-9_]+")
+            raise ValueError(f"tiling name {self.name!r} must be lower-case letters and digits, joined by single underscores")
         if min(*self.tile_hw, *self.stride_hw) < 1:
             raise ValueError("tile_px and stride_px must be positive")
         if isinstance(self.tile_um, str) and not re.fullmatch(r"\d+(\.\d+)?x", self.tile_um):
@@ -255,7 +256,7 @@ class Recipe(Options):
     @classmethod
     def _valid_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError(f"recipe name {name!r} must match [a-z0-9_]+")
+            raise ValueError(f"recipe name {name!r} must be lower-case letters and digits, joined by single underscores")
         return name
 
     @property

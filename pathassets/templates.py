@@ -10,7 +10,6 @@ CONFIG_TEMPLATE = """\
 [study]
 # name = "study"
 # inbox = ["inbox"]        # folders that the inbox sensor watches
-# store = "store"          # arrays (Zarr) and tables (Parquet)
 # device = "auto"          # auto | cuda | cuda:1 | mps | cpu
 # workers = 0              # threads that read tiles; 0 = one per core
 # slides_per_run = 16      # slides in one Dagster run; the encoder is loaded once for all of them

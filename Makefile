@@ -1,0 +1,42 @@
+# The whole developer interface. `make demo` and `make test` do all set-up themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo dev test e2e check gate bench clean help
+
+help:            ## what there is
+	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 demo") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)   ## synthetic slides through everything, a summary, a query
+	$(BIN)/pathassets demo --home demo
+
+dev: $(READY)    ## Dagster's UI and daemon on http://127.0.0.1:3000 for the study in HOME_DIR (default: demo)
+	$(BIN)/pathassets dev --home $(or $(HOME_DIR),demo)
+
+test: $(READY)   ## the tests, without the slow tier
+	$(BIN)/python -m pytest -n 2
+
+e2e: $(READY)    ## the slow tier: the daemon, killed processes, full disks
+	$(BIN)/python -m pytest -m e2e -n 1
+
+check: $(READY)  ## lint, format, types, import rules, size budget
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q assets_tests/test_house.py
+
+gate: $(READY)   ## accuracy of the shipped weights and of the tissue mask against synthetic truth
+	$(BIN)/python benchmarks/gate_demo_vlm.py
+	$(BIN)/python benchmarks/tissue_iou.py
+
+clean:           ## everything that make has made
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

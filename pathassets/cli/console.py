@@ -1,0 +1,138 @@
+"""What the user sees: messages, tables, progress; and the log that takes what the user should not have to read.
+
+Belongs here: rendering. Does not belong: deciding what is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pathassets.errors import PathassetsError
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+COLOURS = {"ok": "green", "flagged": "yellow", "empty": "yellow", "failed": "red"}
+
+
+def say(text: str) -> None:
+    """One line for the user; `text` may come from a file's name, so it is no markup."""
+    out.print(escape(text), highlight=False)
+
+
+def complain(error: PathassetsError) -> None:
+    """An error in the words of the user."""
+    err.print(f"[red]error[/red] {escape(error.message)} {escape(f'[{error.reason}]')}", highlight=False)
+    if error.remedy:
+        err.print(f"      {escape(error.remedy)}", highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """For programs."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> None:
+    """Rows as a table; long values wrap instead of being cut."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        colour = COLOURS.get(str(row.get("status")), "")
+        cells = [escape("" if row.get(name) is None else _cell(row[name])) for name in columns]
+        table.add_row(*cells, style=colour if colour == "red" else "")
+    Console(soft_wrap=False, width=None if out.is_terminal else 200).print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class Lines:
+    """A watcher for logs: a line for each slide, and for each quarter of its tiles."""
+
+    def __init__(self) -> None:
+        self._slide = ""
+        self._quarter = -1
+
+    def slide(self, slide_id: str, step: str) -> None:
+        """A step of a slide begins."""
+        self._quarter = -1
+        if slide_id != self._slide:
+            self._slide = slide_id
+            say(f"  {slide_id}")
+
+    def tiles(self, slide_id: str, done: int, total: int) -> None:
+        """`done` of `total` tiles are embedded."""
+        quarter = 4 * done // max(total, 1)
+        if quarter != self._quarter:
+            self._quarter = quarter
+            say(f"  {slide_id}: {done} of {total} tiles embedded")
+
+
+class Bar:
+    """A watcher for terminals: one bar for the slides, one for the tiles of the slide at work."""
+
+    def __init__(self, progress: Progress, slides: int) -> None:
+        self._progress = progress
+        self._slides: TaskID = progress.add_task("slides", total=slides, rate="")
+        self._tiles: TaskID = progress.add_task("", total=None, rate="", visible=False)
+        self._seen: set[str] = set()
+
+    def slide(self, slide_id: str, step: str) -> None:
+        """A step of a slide begins."""
+        self._seen.add(slide_id)
+        self._progress.update(self._slides, completed=len(self._seen) - 1)
+        label = escape(f"{slide_id} {step}")
+        self._progress.update(self._tiles, description=label, total=None, visible=True, completed=0, rate="")
+
+    def tiles(self, slide_id: str, done: int, total: int) -> None:
+        """`done` of `total` tiles are embedded."""
+        speed = self._progress.tasks[self._tiles].speed
+        rate = f"{done} of {total} tiles" + (f", {speed:.0f}/s" if speed else "")
+        self._progress.update(self._tiles, completed=done, total=total, rate=rate)
+
+
+@contextmanager
+def watching(slides: int, *, quiet: bool) -> Iterator[Any]:
+    """A watcher that fits where the output goes; None when nothing is to be said."""
+    if quiet:
+        yield None
+    elif not out.is_terminal:
+        yield Lines()
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        with Progress(*columns, console=out, transient=True) as progress:
+            yield Bar(progress, slides)
+
+
+def log_to(path: Path) -> None:
+    """Sends this package's and Dagster's log, and all warnings, to a file and away from the terminal."""
+    warnings.simplefilter("ignore")
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers.clear()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = logging.FileHandler(path, delay=False)
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("pathassets").setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
+    os.environ.setdefault("TQDM_DISABLE", "1")

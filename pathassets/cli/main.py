@@ -1,0 +1,215 @@
+"""The commands and their arguments.
+
+Belongs here: one function per command, thin. Does not belong: what `run` does in order (`cli/running.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from pathassets.config import Study, home_from_environment, init_home
+from pathassets.errors import PathassetsError, Reason, StudyError
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    name="pathassets",
+    help="Whole-slide images in, Dagster assets out: tissue, tiles, embeddings, domains, text similarity, SQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="The study's folder (or PATHASSETS_HOME, or the current directory).", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main() -> NoReturn:
+    """Runs a command; every error is a sentence, the traceback goes to the log."""
+    from pathassets.cli.console import complain, err
+
+    try:
+        app(standalone_mode=True)
+        code = 0
+    except PathassetsError as error:
+        log.info("stopped", exc_info=error)
+        complain(error)
+        code = 2 if isinstance(error, StudyError) or error.reason in (Reason.WEIGHTS_MISSING, Reason.ENCODER_UNKNOWN) else 1
+    except KeyboardInterrupt:
+        err.print("interrupted; what was finished stays, run again to go on")
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:  # noqa: BLE001  a user's terminal is no place for a traceback
+        log.exception("unexpected")
+        reason, remedy = Reason.INTERNAL, "See .dagster/pathassets.log in the study's folder; please report it."
+        if isinstance(error, OSError) and error.errno == 28:
+            reason, remedy = Reason.DISK_FULL, "Free some space and run again; what is done stays done."
+        complain(PathassetsError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", reason=reason, remedy=remedy))
+        code = 1 if reason is Reason.DISK_FULL else 2
+    sys.exit(code)
+
+
+def _study(home: Path | None, *, must_exist: bool = True) -> Study:
+    from pathassets.cli.console import log_to
+
+    study = Study(home or home_from_environment())
+    if must_exist and not study.store_path.exists():
+        raise StudyError(
+            f"there is no study in {study.home}",
+            reason=Reason.CONFIG_INVALID,
+            remedy="Name its folder with --home, or make one with `pathassets run SLIDES --home FOLDER`.",
+        )
+    if study.dagster_home.is_dir():
+        log_to(study.log_path)
+    return study
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="The study's folder.")] = Path()) -> None:
+    """Write a commented pathassets.toml and an inbox."""
+    from pathassets.cli.console import say
+
+    made = init_home(directory.expanduser())
+    for path in made:
+        say(f"made {path}")
+    if not made:
+        say(f"{directory} is a study already; nothing was changed")
+
+
+@app.command()
+def demo(home: Annotated[Path, typer.Option("--home", help="Where the demo's study goes.")] = Path("demo")) -> None:
+    """Synthetic slides with known truth through everything."""
+    from pathassets.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(home.expanduser()))
+
+
+@app.command()
+def run(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Slides and folders of slides; none = inbox, manifest and known slides.")] = None,
+    home: Home = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="Encoder to use; written into pathassets.toml. May be repeated.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local weight file of the encoder.")] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help="Use untrained weights; every output says so.")] = False,
+    tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels.", min=8)] = None,
+    mpp: Annotated[float | None, typer.Option(help="Resolution of tiles, µm per pixel.", min=0.05, max=100)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Tiles per forward pass.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that read tiles.", min=0)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make results that are current again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell tiles, space and time; change nothing.")] = False,
+    select: Annotated[str | None, typer.Option(help='Assets to make, as in Dagster; "*" adds the cohort\'s.')] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register slides, make their assets through Dagster, publish results.duckdb."""
+    from pathassets.cli.running import Request, run_study
+
+    request = Request(
+        home=(home or home_from_environment()).expanduser(),
+        paths=tuple(paths or ()),
+        encoders=tuple(encoder or ()),
+        weights=weights,
+        random_weights=random_weights,
+        tile_px=tile_px,
+        mpp=mpp,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        force=force,
+        select=select,
+        as_json=as_json,
+    )
+    if dry_run:
+        from pathassets.cli.estimating import dry_run_study
+
+        raise typer.Exit(dry_run_study(request))
+    raise typer.Exit(run_study(request))
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """What is done, missing and failed, slide by slide."""
+    from pathassets.cli.reporting import print_status
+
+    raise typer.Exit(print_status(_study(home), as_json=as_json))
+
+
+@app.command()
+def outcomes(
+    home: Home = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what went well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What needs a look: reason and remedy for each slide and step."""
+    from pathassets.cli.reporting import print_outcomes
+
+    raise typer.Exit(print_outcomes(_study(home), everything=everything, as_json=as_json))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT.")],
+    home: Home = None,
+    output: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="table, csv or json.")] = "table",
+) -> None:
+    """Ask results.duckdb, read-only."""
+    from pathassets.cli.reporting import print_query
+
+    print_query(_study(home), query, output)
+
+
+@app.command()
+def publish(home: Home = None) -> None:
+    """Refresh results.duckdb."""
+    from pathassets.cli.running import publish_study
+
+    raise typer.Exit(publish_study(_study(home)))
+
+
+@app.command()
+def verify(home: Home = None, as_json: AsJson = False) -> None:
+    """Check the store against itself: every published result is there, readable and whole."""
+    from pathassets.cli.reporting import print_verification
+
+    raise typer.Exit(print_verification(_study(home), as_json=as_json))
+
+
+@app.command()
+def encoders(
+    name: Annotated[str | None, typer.Argument(help="One encoder; none = all cards.")] = None, as_json: AsJson = False
+) -> None:
+    """Encoders that are known: dimensions, tile size, licence, whether weights are here."""
+    from pathassets.cli.reporting import print_encoders
+
+    print_encoders(name, as_json=as_json)
+
+
+@app.command()
+def doctor(home: Home = None, as_json: AsJson = False) -> None:
+    """Python, libraries, disk, device, weights, store: each line with what to do."""
+    from pathassets.cli.doctor import print_diagnosis
+
+    raise typer.Exit(print_diagnosis(_study(home, must_exist=False), as_json=as_json))
+
+
+@app.command()
+def dev(
+    home: Home = None,
+    port: Annotated[int, typer.Option(help="Of Dagster's UI, on 127.0.0.1.")] = 3000,
+) -> None:
+    """Dagster's UI and daemon for a study; picks up files dropped into its inbox."""
+    from pathassets.cli.serving import serve
+
+    folder = (home or home_from_environment()).expanduser()
+    init_home(folder)
+    raise typer.Exit(serve(Study(folder), port))

@@ -1,0 +1,112 @@
+"""Commands that only look: status, outcomes, sql, verify, encoders.
+
+Belongs here: turning stored rows into what a terminal or a program reads. Does not belong: changing anything.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import polars as pl
+
+from pathassets.cli.console import print_json, print_rows, say
+from pathassets.config import Study
+from pathassets.steps.nodes import chain
+from pathassets.steps.session import Session
+
+
+def print_status(study: Study, *, as_json: bool) -> int:
+    """A line for each slide: its file and what became of each asset. Exit code 1 when something failed."""
+    session = Session(study)
+    slides = session.tables.scan("slides").select("slide_id", "path").collect()
+    outcomes = session.tables.scan("outcomes").collect()
+    found = {(row["slide_id"], row["recipe"], row["step"]): row for row in outcomes.iter_rows(named=True)}
+    rows = []
+    for slide_id, path in slides.iter_rows():
+        row: dict[str, Any] = {"slide_id": slide_id}
+        for node in chain(study):
+            outcome = found.get((slide_id, node.recipe_key, str(node.step)))
+            row["/".join(node.key)] = _short(outcome)
+        rows.append({**row, "path": path})
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        say(f"no slides in {study.home}; add some with `pathassets run PATH --home {study.home}`")
+    else:
+        print_rows(rows, list(rows[0]))
+    return 1 if (outcomes["status"] == "failed").any() else 0
+
+
+def _short(outcome: dict[str, Any] | None) -> str:
+    if outcome is None:
+        return "missing"
+    return outcome["status"] if outcome["reason"] is None else f"{outcome['status']}: {outcome['reason']}"
+
+
+def print_outcomes(study: Study, *, everything: bool, as_json: bool) -> int:
+    """What is not plainly ok, with reason and remedy. Exit code 1 when something failed."""
+    outcomes = Session(study).tables.scan("outcomes").collect()
+    slides = Session(study).tables.scan("slides").select("slide_id", "path").collect()
+    shown = outcomes if everything else outcomes.filter(pl.col("reason").is_not_null())
+    shown = shown.join(slides, on="slide_id", how="left").sort("slide_id", "recipe", "step")
+    columns = ["slide_id", "path", "recipe", "step", "status", "reason", "message", "remedy"]
+    if as_json:
+        print_json(shown.select(columns).to_dicts())
+    elif shown.is_empty():
+        say("all is well")
+    else:
+        print_rows(shown.to_dicts(), columns)
+    return 1 if (outcomes["status"] == "failed").any() else 0
+
+
+def print_query(study: Study, query: str, output: str) -> None:
+    """The answer of `results.duckdb` to one SELECT."""
+    from pathassets.store.query import query as ask
+
+    frame = ask(study.home, query)
+    if output == "csv":
+        sys.stdout.write(_flat(frame).write_csv())
+    elif output == "json":
+        print_json(frame.to_dicts())
+    elif frame.is_empty():
+        say("no rows")
+    else:
+        print_rows(frame.to_dicts(), frame.columns)
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """CSV knows no lists: they become JSON text."""
+    lists = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
+    as_text = [pl.col(name).map_elements(lambda v: str(list(v)), return_dtype=pl.String) for name in lists]
+    return frame.with_columns(as_text)
+
+
+def print_verification(study: Study, *, as_json: bool) -> int:
+    """What the store's check of itself found. Exit code 1 when a published result is damaged."""
+    from pathassets.store.verify import verify
+
+    report = verify(Session(study).root, study.home)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for line in report.lines():
+            say(line)
+    return 0 if report.is_sound else 1
+
+
+def print_encoders(name: str | None, *, as_json: bool) -> None:
+    """Cards, and whether their weights are on this machine."""
+    from pathassets.encoders import get_card, list_cards, weights_are_here
+
+    cards = [get_card(name)] if name else list_cards()
+    rows = [{**card.to_row(), "weights": "here" if weights_are_here(card.name) else "missing"} for card in cards]
+    if as_json:
+        print_json(rows)
+    elif name:
+        for field, value in rows[0].items():
+            say(f"{field:15} {'' if value is None else value}")
+    else:
+        columns = ("name", "dim", "tile_px", "mpp", "has_text", "licence", "gated", "weights", "description")
+        print_rows(rows, columns)
+        say("any timm model by name: timm/resnet50, timm/vit_small_patch16_224, ...")

@@ -1,0 +1,250 @@
+"""`pathassets run` from files to a summary: check, register, find what is missing, launch, publish, tell.
+
+Belongs here: the order of a run as the user sees it. Does not belong: steps, Dagster's side of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathassets.cli.console import log_to, print_json, print_rows, say, watching
+from pathassets.config import CONFIG_FILE, Study, add_recipes, init_home
+from pathassets.errors import ConfigError
+from pathassets.steps.chain import pending
+from pathassets.steps.nodes import Node, chain
+from pathassets.steps.register import files_to_register, known_slides, register
+from pathassets.steps.session import Session
+
+if TYPE_CHECKING:
+    from pathassets.defs.launch import Launched, Launcher
+    from pathassets.steps.outcomes import Outcome
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `pathassets run`."""
+
+    home: Path
+    paths: tuple[Path, ...] = ()
+    encoders: tuple[str, ...] = ()
+    weights: Path | None = None
+    random_weights: bool = False
+    tile_px: int | None = None
+    mpp: float | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    force: bool = False
+    select: str | None = None
+    as_json: bool = False
+
+    @property
+    def changes_recipes(self) -> bool:
+        """Whether the settings file has to learn something first."""
+        return bool(self.encoders or self.tile_px or self.mpp or self.random_weights or self.weights)
+
+
+def run_study(request: Request) -> int:
+    """Runs a study and prints its summary; returns the exit code.
+
+    Raises:
+        StudyError: The run cannot start: settings, store, device or weights are not there.
+    """
+    study, nodes = prepare(request)
+    session = Session(study)
+    slide_ids = _registered(session, request)
+    if not slide_ids:
+        say("no slides: name files or folders, or put them into " + ", ".join(map(str, study.inbox_paths)))
+        return 0
+    late = [slide_id for slide_id in slide_ids if request.force or pending(session, slide_id, nodes)]
+    launched, problems = _launch(study, request, nodes, late)
+    return _tell(session, request, slide_ids, late, launched, problems)
+
+
+def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
+    """Everything that can be refused before any work: home, settings, store, device, weights."""
+    check_home(request.home)
+    fresh = init_home(request.home)
+    recipes = None
+    if request.changes_recipes:
+        recipes = add_recipes(
+            request.home,
+            list(request.encoders),
+            tile_px=request.tile_px,
+            mpp=request.mpp,
+            weights=str(request.weights) if request.weights else None,
+            random_weights=request.random_weights,
+            replace=request.home / CONFIG_FILE in fresh,
+        )
+    study = study_of(request)
+    log_to(study.log_path)
+    Session(study).root.check_writable()
+    nodes = tuple(node for node in chain(study) if recipes is None or node.recipe is None or node.recipe.key in recipes)
+    nodes = tuple(node for node in nodes if _tiling_used(node, nodes))
+    check_encoders(study, nodes)
+    return study, nodes
+
+
+def _tiling_used(node: Node, nodes: Sequence[Node]) -> bool:
+    """A tiling that none of the wanted recipes uses is not cut."""
+    if node.tiling is None or node.recipe is not None:
+        return True
+    return any(other.recipe is not None and other.tiling == node.tiling for other in nodes)
+
+
+def study_of(request: Request) -> Study:
+    """The study with what the command line overrides."""
+    overrides: dict[str, Any] = {}
+    if request.device is not None:
+        overrides["device"] = request.device
+    if request.workers is not None:
+        overrides["workers"] = request.workers
+    if request.batch_size is not None:
+        overrides["batch_size"] = request.batch_size
+    return Study(request.home, **overrides)
+
+
+def check_home(home: Path) -> None:
+    """Refuses a home that is a file; a missing one is made.
+
+    Raises:
+        ConfigError: It exists and is no folder.
+    """
+    if home.exists() and not home.is_dir():
+        raise ConfigError(f"{home} is not a folder", remedy="Name a folder with --home.")
+
+
+def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
+    """Refuses unknown encoders, absent weights and absent devices before a night's work starts.
+
+    Raises:
+        EncoderError: With the reason and the remedy.
+    """
+    from pathassets.encoders import check_device, weights_digest
+
+    check_device(study.device)
+    for recipe in {node.recipe.key: node.recipe for node in nodes if node.recipe is not None}.values():
+        weights_digest(recipe.encoder, weights=recipe.weights, random_weights=recipe.random_weights)
+
+
+def _registered(session: Session, request: Request) -> list[str]:
+    """Registers what was asked for; without paths, also every slide that is known already."""
+    files = files_to_register(session, list(request.paths))
+    ids = [entry.slide_id for entry in register(session, files)]
+    if not request.paths:
+        ids += known_slides(session)["slide_id"].to_list()
+    return list(dict.fromkeys(ids))
+
+
+def _launch(
+    study: Study, request: Request, nodes: Sequence[Node], late: Sequence[str]
+) -> tuple[Launched | None, list[str]]:
+    from pathassets.defs.launch import Launcher, open_instance
+
+    if not late and not request.select:
+        return None, publish_if_stale(study)
+    with open_instance(study) as instance, watching(len(late), quiet=request.as_json) as watcher:
+        launcher = Launcher(study, instance, watcher)
+        wanted = launcher.asset_keys(request.select) if request.select else {node.key for node in nodes}
+        chosen = [node for node in nodes if node.key in wanted]
+        if late and not request.as_json:
+            say(f"{len(late)} slides, {len(chosen)} assets each")
+        launched = launcher.slides(late, chosen, force=request.force) if late and chosen else None
+        problems = list(launched.problems) if launched else []
+        problems += _cohort(launcher, wanted, {node.key for node in chain(study)})
+        problems += launcher.publish().problems
+    return launched, problems
+
+
+def _cohort(launcher: Launcher, wanted: set[tuple[str, ...]], slide_keys: set[tuple[str, ...]]) -> list[str]:
+    keys = sorted(key for key in wanted - slide_keys if key != ("results",))
+    return launcher.cohort(keys).problems if keys else []
+
+
+def publish_if_stale(study: Study) -> list[str]:
+    """Publishes through Dagster only when the snapshot lacks something, so that an idle run touches nothing."""
+    from pathassets.steps.publish import is_stale
+
+    if not is_stale(Session(study)):
+        return []
+    from pathassets.defs.launch import Launcher, open_instance
+
+    with open_instance(study) as instance:
+        return Launcher(study, instance).publish().problems
+
+
+def publish_study(study: Study) -> int:
+    """`pathassets publish`."""
+    init_home(study.home, with_inbox=False)
+    problems = publish_if_stale(study)
+    for problem in problems:
+        say(problem)
+    say(f"{study.results_path} is up to date" if not problems else "nothing was published")
+    return 1 if problems else 0
+
+
+def _tell(
+    session: Session,
+    request: Request,
+    slide_ids: Sequence[str],
+    late: Sequence[str],
+    launched: Launched | None,
+    problems: Sequence[str],
+) -> int:
+    failed = failed_outcomes(session, slide_ids, launched)
+    code = 1 if failed or problems else 0
+    if request.as_json:
+        print_json(
+            {
+                "home": session.study.home, "slides": len(slide_ids), "worked_on": len(late), "exit_code": code,
+                "failed": [_shown(outcome) for outcome in failed], "problems": list(problems),
+            }
+        )  # fmt: skip
+        return code
+    bad = len({outcome.slide_id for outcome in failed})
+    work = "nothing to do: " if not late else ""
+    say(f"{work}{len(slide_ids) - bad} of {len(slide_ids)} slides are done" + (f", {bad} failed" if bad else ""))
+    if failed:
+        print_rows([_shown(outcome) for outcome in failed], ("slide_id", "step", "reason", "message", "remedy"))
+    for problem in dict.fromkeys(problems):
+        say(f"problem: {problem}")
+    _print_next(session.study)
+    return code
+
+
+def failed_outcomes(session: Session, slide_ids: Sequence[str], launched: Launched | None) -> list[Outcome]:
+    """What failed: in this run as it said itself (a full disk may have kept it out of the store), else as recorded."""
+    from pathassets.steps.outcomes import Outcome, Status
+
+    fresh = [r.outcome for r in (launched.results if launched else []) if r.outcome is not None and not r.usable]
+    seen = {(o.slide_id, o.recipe, o.step) for o in fresh}
+    tried = {r.slide_id for r in (launched.results if launched else [])}
+    old = [Outcome(**row) for row in _recorded(session, slide_ids) if row["slide_id"] not in tried and row["status"] == Status.FAILED]
+    return fresh + [o for o in old if (o.slide_id, o.recipe, o.step) not in seen]
+
+
+def _recorded(session: Session, slide_ids: Sequence[str]) -> list[dict[str, Any]]:
+    wanted = set(slide_ids)
+    rows = session.tables.scan("outcomes").collect().to_dicts()
+    return [row for row in rows if row["slide_id"] in wanted]
+
+
+def _shown(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "slide_id": outcome.slide_id,
+        "step": "/".join(filter(None, (outcome.recipe, outcome.step))),
+        "reason": outcome.reason,
+        "message": outcome.message,
+        "remedy": outcome.remedy,
+        "status": outcome.status,
+    }
+
+
+def _print_next(study: Study) -> None:
+    if study.results_path.exists():
+        say(f"results: {study.results_path}")
+        say(f"""ask:     pathassets sql "SELECT slide_id, n_tiles FROM embeddings" --home {study.home}""")
+

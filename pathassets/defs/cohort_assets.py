@@ -1,0 +1,106 @@
+"""Unpartitioned assets: a recipe's term embeddings and slide map, and the DuckDB snapshot of everything.
+
+Belongs here: specs and metadata. Does not belong: computing anything.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pathassets.config import Study
+from pathassets.defs import describe
+from pathassets.defs.slide_assets import OWNERS, group_of, terms_key
+from pathassets.encoders import has_text
+from pathassets.recipes import Recipe
+from pathassets.steps.nodes import Step, chain
+
+RESULTS_KEY = dg.AssetKey(["results"])
+
+
+def cohort_assets(study: Study) -> list[dg.AssetsDefinition]:
+    """All unpartitioned assets of a study."""
+    assets = [slide_map_asset(recipe) for recipe in study.recipes]
+    assets += [terms_asset(recipe) for recipe in study.recipes if has_text(recipe.encoder) and recipe.text.terms]
+    return [*assets, results_asset(study)]
+
+
+def terms_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    """The vectors of a recipe's terms, and the words that its text tower cannot know."""
+
+    @dg.asset(
+        key=terms_key(recipe),
+        description="One vector for each term of pathassets.toml, the mean over the prompt templates.",
+        group_name=group_of((recipe.tiling.name, recipe.name)),
+        kinds={"pytorch", "parquet"},
+        owners=OWNERS,
+        code_version=recipe.text.model_dump_json(),
+        required_resource_keys={"study"},
+        metadata=describe.columns("term_embeddings"),
+    )
+    def _term_embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        from pathassets.steps.terms import make_terms
+
+        result = make_terms(context.resources.study.session(context.run_id), recipe)
+        return dg.MaterializeResult(metadata=describe.terms(result), data_version=dg.DataVersion(result.digest))
+
+    return _term_embeddings
+
+
+def slide_map_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    """The slides' vectors of one recipe in two dimensions."""
+    scope = (recipe.tiling.name, recipe.name)
+
+    @dg.asset(
+        key=[*scope, "slide_map"],
+        deps=[dg.AssetDep([*scope, "slide_vector"], partition_mapping=dg.AllPartitionMapping())],
+        description="Every slide as a point: PCA of the slide vectors, and UMAP when there are enough slides.",
+        group_name=group_of(scope),
+        kinds={"scikitlearn", "parquet"},
+        owners=OWNERS,
+        required_resource_keys={"study"},
+        metadata=describe.columns("slide_map"),
+    )
+    def _slide_map(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        from pathassets.steps.slide_map import make_slide_map
+
+        session = context.resources.study.session(context.run_id)
+        result = make_slide_map(session, recipe)
+        return dg.MaterializeResult(
+            metadata=describe.slide_map(session, recipe, result), data_version=dg.DataVersion(result.digest)
+        )
+
+    return _slide_map
+
+
+def results_asset(study: Study) -> dg.AssetsDefinition:
+    """The DuckDB snapshot."""
+    deps = [
+        dg.AssetDep(list(node.key), partition_mapping=dg.AllPartitionMapping())
+        for node in chain(study)
+        if node.step is not Step.TILES or node.recipe is None
+    ]
+
+    @dg.asset(
+        key=RESULTS_KEY,
+        deps=[*deps, *(dg.AssetDep([*recipe_scope(recipe), "slide_map"]) for recipe in study.recipes)],
+        description="results.duckdb: all tables of all slides, published by rename; nobody's run ever opens it.",
+        group_name="results",
+        kinds={"duckdb"},
+        owners=OWNERS,
+        pool="publish",
+        required_resource_keys={"study"},
+    )
+    def _results(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        from pathassets.steps.publish import publish_results
+
+        result = publish_results(context.resources.study.session(context.run_id))
+        return dg.MaterializeResult(metadata=describe.snapshot(result))
+
+    return _results
+
+
+def recipe_scope(recipe: Recipe) -> tuple[str, str]:
+    """First two parts of a recipe's asset keys."""
+    return recipe.tiling.name, recipe.name
+
+

@@ -1,0 +1,38 @@
+"""Jobs: which assets run together.
+
+Belongs here: selections. Does not belong: when they run (`sensors`, `schedules`).
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pathassets.config import Study
+from pathassets.defs.cohort_assets import RESULTS_KEY
+from pathassets.defs.partitions import SLIDES
+from pathassets.steps.nodes import chain
+
+SLIDES_JOB = "slides"
+COHORT_JOB = "cohort"
+RESULTS_JOB = "publish"
+
+
+def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
+    """`slides`: a batch of slides through their chain; `cohort`: what needs all slides; `publish`: the snapshot."""
+    slide_keys = [dg.AssetKey(list(node.key)) for node in chain(study)]
+    slides = dg.AssetSelection.assets(*slide_keys)
+    results = dg.AssetSelection.assets(RESULTS_KEY)
+    return [
+        dg.define_asset_job(
+            SLIDES_JOB,
+            selection=slides,
+            partitions_def=SLIDES,
+            description="A batch of slides through every recipe.",
+        ),
+        dg.define_asset_job(
+            COHORT_JOB,
+            selection=dg.AssetSelection.all() - slides,
+            description="Term embeddings, slide maps, and then the snapshot.",
+        ),
+        dg.define_asset_job(RESULTS_JOB, selection=results, description="Publishes results.duckdb."),
+    ]

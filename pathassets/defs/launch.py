@@ -1,0 +1,140 @@
+"""Runs in this process: what `pathassets run` asks for goes through Dagster too, so that it is remembered.
+
+Belongs here: instance, runs and partitions for the command line. Does not belong: printing, exit codes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import dagster as dg
+import psutil
+
+from pathassets.config import Study
+from pathassets.defs.cohort_assets import RESULTS_KEY
+from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
+from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
+from pathassets.defs.resources import Workshop
+from pathassets.definitions import build_defs
+from pathassets.errors import ConfigError
+from pathassets.steps.chain import StepResult
+from pathassets.steps.nodes import Node
+from pathassets.steps.session import Watcher
+
+log = logging.getLogger(__name__)
+
+PID_TAG = "pathassets/pid"
+HOST_TAG = "pathassets/host"
+
+
+@dataclass
+class Launched:
+    """What a launch gave.
+
+    Attributes:
+        results: One for each slide and asset, in order.
+        problems: What went wrong outside any slide, in words.
+        run_ids: Dagster's runs.
+    """
+
+    results: list[StepResult] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
+
+
+class Launcher:
+    """Launches jobs of a study in this process on the study's own Dagster instance."""
+
+    def __init__(self, study: Study, instance: dg.DagsterInstance, watcher: Watcher | None = None) -> None:
+        self._study = study
+        self._instance = instance
+        self._workshop = Workshop(study, watcher)
+        resource = dg.ResourceDefinition.hardcoded_resource(self._workshop)
+        self._defs = build_defs(study, {"study": resource})
+
+    def asset_keys(self, selection: str) -> set[tuple[str, ...]]:
+        """The assets that a Dagster selection string names.
+
+        Raises:
+            ConfigError: It is not a selection, or selects nothing.
+        """
+        try:
+            chosen = dg.AssetSelection.from_string(selection).resolve(self._defs.resolve_asset_graph())
+        except (dg.DagsterError, ValueError, KeyError) as error:
+            raise ConfigError(f"--select {selection!r}: {error}", remedy='Try "*" or "key:*/embeddings".') from error
+        if not chosen:
+            raise ConfigError(f"--select {selection!r} selects no asset", remedy='Try "*" or "key:*/embeddings".')
+        return {tuple(key.path) for key in chosen}
+
+    def slides(self, slide_ids: Sequence[str], nodes: Sequence[Node], *, force: bool = False) -> Launched:
+        """Takes slides through `nodes`, in runs of at most `slides_per_run`."""
+        add_slides(self._instance, slide_ids)
+        keys = self._instance.get_dynamic_partitions(SLIDES.name or "")
+        launched = Launched()
+        config = {"ops": {"slide_chain": {"config": {"force": force}}}}
+        for group in batches(keys, slide_ids, self._study.slides_per_run):
+            self._launch(launched, SLIDES_JOB, [node.key for node in nodes], range_tags(group), config)
+        launched.results = list(self._workshop.results)
+        return launched
+
+    def cohort(self, keys: Sequence[tuple[str, ...]]) -> Launched:
+        """Makes unpartitioned assets."""
+        launched = Launched()
+        if keys:
+            self._launch(launched, COHORT_JOB, keys, {}, {})
+        return launched
+
+    def publish(self) -> Launched:
+        """Publishes the snapshot."""
+        launched = Launched()
+        self._launch(launched, RESULTS_JOB, [tuple(RESULTS_KEY.path)], {}, {})
+        return launched
+
+    def _launch(
+        self, launched: Launched, job: str, keys: Sequence[tuple[str, ...]], tags: dict[str, str], config: dict
+    ) -> None:
+        result = self._defs.resolve_job_def(job).execute_in_process(
+            run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            instance=self._instance,
+            tags={**tags, PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
+            asset_selection=[dg.AssetKey(list(key)) for key in keys],
+            raise_on_error=False,
+        )
+        launched.run_ids.append(result.run_id)
+        for event in result.all_events:
+            if event.is_step_failure and event.step_failure_data.error is not None:
+                error = event.step_failure_data.error
+                log.error("step %s failed: %s", event.step_key, error.to_string())
+                cause = error.cause or error
+                if "slides failed" not in error.message:
+                    launched.problems.append(f"{event.step_key}: {cause.message.strip().splitlines()[-1]}")
+
+
+@contextmanager
+def open_instance(study: Study) -> Iterator[dg.DagsterInstance]:
+    """The study's Dagster instance, with what dead processes left behind tidied away."""
+    with dg.DagsterInstance.from_config(str(study.dagster_home)) as instance:
+        tidy_dead_runs(instance)
+        yield instance
+
+
+def tidy_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Ends runs of this machine whose process is gone: they would hold their place in a pool for ever.
+
+    Returns:
+        The ended runs.
+    """
+    dead = []
+    active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    for run in instance.get_runs(active):
+        pid, host = run.tags.get(PID_TAG), run.tags.get(HOST_TAG)
+        if pid and host == socket.gethostname() and not psutil.pid_exists(int(pid)):
+            instance.report_run_failed(run, "The process of this run is gone (killed, or the machine went down).")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead

@@ -1,0 +1,50 @@
+"""The one partitions definition: a partition for every registered slide.
+
+Belongs here: partition keys and runs of neighbouring keys. Does not belong: how slides are registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+SLIDES = dg.DynamicPartitionsDefinition(name="slides")
+
+
+def add_slides(instance: dg.DagsterInstance, slide_ids: Collection[str]) -> None:
+    """Adds partitions for the slides that have none; one look at the existing ones."""
+    known = set(instance.get_dynamic_partitions(SLIDES.name or ""))
+    new = [slide_id for slide_id in slide_ids if slide_id not in known]
+    if new:
+        instance.add_dynamic_partitions(SLIDES.name or "", new)
+
+
+def batches(partition_keys: Sequence[str], wanted: Collection[str], limit: int) -> list[list[str]]:
+    """`wanted` as groups that one run each can take: a Dagster run covers a range, so groups are neighbours in order."""
+    wanted = set(wanted)
+    groups: list[list[str]] = []
+    gap = True
+    for key in partition_keys:
+        if key not in wanted:
+            gap = True
+            continue
+        if gap or len(groups[-1]) >= limit:
+            groups.append([])
+        groups[-1].append(key)
+        gap = False
+    return groups
+
+
+def range_tags(group: Sequence[str]) -> dict[str, str]:
+    """Run tags that make one run cover the partitions from the first to the last of `group`."""
+    return {ASSET_PARTITION_RANGE_START_TAG: group[0], ASSET_PARTITION_RANGE_END_TAG: group[-1]}
+
+
+def run_requests(groups: Iterable[Sequence[str]], *, job_name: str, run_key: str) -> list[dg.RunRequest]:
+    """One run request for each group of slides; `run_key` makes a repeated request a no-op."""
+    return [
+        dg.RunRequest(run_key=f"{run_key}:{group[0]}:{group[-1]}", job_name=job_name, tags=range_tags(group))
+        for group in groups
+    ]

@@ -1,0 +1,62 @@
+"""Schedules: the snapshot every few minutes, the cohort and whatever is missing at night.
+
+Belongs here: when. Does not belong: what (`jobs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from pathassets.config import Study
+from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
+from pathassets.defs.partitions import batches, run_requests
+from pathassets.steps.chain import pending
+from pathassets.steps.nodes import chain
+from pathassets.steps.session import Session
+
+
+def schedules(study: Study) -> list[dg.ScheduleDefinition]:
+    """`snapshot` every five minutes, `cohort_nightly` at 05:00, `missing_nightly` at 01:00."""
+    running = dg.DefaultScheduleStatus.RUNNING
+    return [
+        dg.ScheduleDefinition(
+            name="snapshot",
+            job_name=RESULTS_JOB,
+            cron_schedule="*/5 * * * *",
+            default_status=running,
+            description="Publishes results.duckdb; does nothing when no table has changed.",
+        ),
+        dg.ScheduleDefinition(
+            name="cohort_nightly",
+            job_name=COHORT_JOB,
+            cron_schedule="0 5 * * *",
+            default_status=running,
+            description="Slide maps over all slides, then the snapshot.",
+        ),
+        missing_schedule(study),
+    ]
+
+
+def missing_schedule(study: Study) -> dg.ScheduleDefinition:
+    """Every night, the slides that lack a current result."""
+
+    @dg.schedule(
+        name="missing_nightly",
+        job_name=SLIDES_JOB,
+        cron_schedule="0 1 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Materialises what is missing or out of date.",
+    )
+    def _missing(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        session = Session(study)
+        nodes = chain(study)
+        keys = context.instance.get_dynamic_partitions("slides")
+        late = [slide_id for slide_id in keys if pending(session, slide_id, nodes)]
+        if not late:
+            yield dg.SkipReason("every slide is up to date")
+        moment = context.scheduled_execution_time.isoformat()
+        yield from run_requests(batches(keys, late, study.slides_per_run), job_name=SLIDES_JOB, run_key=moment)
+
+    return _missing

@@ -1,0 +1,209 @@
+"""A slide through its chain: what is current stays, what is not is made, what fails stops nobody else.
+
+Belongs here: order, digests, locks and failures of the per-slide steps. Does not belong: what a step computes.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pathassets.errors import PathassetsError, Reason
+from pathassets.recipes import digest
+from pathassets.steps.nodes import Node, Step
+from pathassets.steps.outcomes import Outcome, Status, failure, load_outcome, record_outcome
+from pathassets.steps.session import Session
+
+log = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step says after it has written its results."""
+
+    status: Status = Status.OK
+    reason: Reason | None = None
+    message: str | None = None
+    remedy: str | None = None
+    result_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of one node for one slide in this run.
+
+    Attributes:
+        outcome: The recorded outcome; None when an upstream step failed and this one was not tried.
+        unchanged: The result was current and nothing was done.
+        input_digests: Result digests of the upstream nodes, by asset key.
+    """
+
+    slide_id: str
+    node: Node
+    outcome: Outcome | None
+    unchanged: bool = False
+    input_digests: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the asset is there after this run."""
+        return self.outcome is not None and self.outcome.usable
+
+
+class StepModule(Protocol):
+    """What each step's module offers."""
+
+    def inputs(self, session: Session, slide_id: str, node: Node) -> tuple[Any, ...]:
+        """What the digest covers besides the options and the upstream digests."""
+
+    def is_stored(self, session: Session, slide_id: str, node: Node) -> bool:
+        """Whether the results that the outcome speaks of are still there."""
+
+    def make(self, session: Session, slide_id: str, node: Node, result_digest: str) -> Made:
+        """Computes and writes the results."""
+
+
+def step_module(step: Step) -> StepModule:
+    """The module of a step, loaded when it is needed: some bring torch or scanpy with them."""
+    module: StepModule = importlib.import_module(f"pathassets.steps.{step}")  # type: ignore[assignment]
+    return module
+
+
+def run_slide(
+    session: Session, slide_id: str, nodes: Sequence[Node], *, force: bool = False
+) -> Iterator[StepResult]:
+    """Makes the nodes of one slide that are not current, in order, under the slide's lock.
+
+    Args:
+        session: What the run shares.
+        slide_id: The slide.
+        nodes: The nodes asked for, upstream first; upstream nodes left out must have been made before.
+        force: Make them even if they are current.
+
+    Yields:
+        One result per node; a failed node does not end the iteration, what depends on it is passed over.
+    """
+    done: dict[tuple[str, ...], StepResult] = {}
+    try:
+        with session.root.lock(f"slide-{slide_id}", timeout=LOCK_TIMEOUT_SECONDS):
+            for node in nodes:
+                result = _run_node(session, slide_id, node, done, force)
+                done[node.key] = result
+                yield result
+    except PathassetsError as error:  # the lock itself
+        for node in nodes:
+            if node.key not in done:
+                yield StepResult(slide_id, node, failure(slide_id, node, error.reason, error.message, error.remedy))
+                return
+
+
+def _run_node(
+    session: Session, slide_id: str, node: Node, done: dict[tuple[str, ...], StepResult], force: bool
+) -> StepResult:
+    inputs: dict[tuple[str, ...], str] = {}
+    for parent in node.upstream:
+        outcome = done[parent.key].outcome if parent.key in done else load_outcome(session, slide_id, parent)
+        if outcome is None or not outcome.usable or outcome.result_digest is None:
+            return StepResult(slide_id, node, None)
+        inputs[parent.key] = outcome.result_digest
+    session.watcher.slide(slide_id, str(node.step))
+    try:
+        wanted = wanted_digest(session, slide_id, node, inputs)
+        recorded = load_outcome(session, slide_id, node)
+        if not force and _is_current(session, slide_id, node, recorded, wanted):
+            return StepResult(slide_id, node, recorded, unchanged=True, input_digests=inputs)
+        made = step_module(node.step).make(session, slide_id, node, wanted)
+        outcome = _success(slide_id, node, wanted, made)
+    except Exception as error:  # noqa: BLE001  one slide's failure, of whatever kind, is a row and not the end of the run
+        outcome = _failed(slide_id, node, error)
+    return StepResult(slide_id, node, _recorded(session, node, outcome), input_digests=inputs)
+
+
+def wanted_digest(
+    session: Session, slide_id: str, node: Node, inputs: dict[tuple[str, ...], str]
+) -> str:
+    """Digest of everything that `node` would be made from now."""
+    own = step_module(node.step).inputs(session, slide_id, node)
+    return digest(node.options_digest, slide_id, [inputs[key] for key in sorted(inputs)], *own)
+
+
+def _is_current(session: Session, slide_id: str, node: Node, recorded: Outcome | None, wanted: str) -> bool:
+    return (
+        recorded is not None
+        and recorded.usable
+        and recorded.digest == wanted
+        and step_module(node.step).is_stored(session, slide_id, node)
+    )
+
+
+def pending(session: Session, slide_id: str, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes of a slide that a run would have to make, found without making anything.
+
+    A node whose upstream is pending is pending too.
+    """
+    late: list[Node] = []
+    for node in nodes:
+        try:
+            if any(parent in late for parent in node.upstream) or not _seems_current(session, slide_id, node):
+                late.append(node)
+        except PathassetsError:
+            late.append(node)
+    return late
+
+
+def _seems_current(session: Session, slide_id: str, node: Node) -> bool:
+    inputs = {}
+    for parent in node.upstream:
+        outcome = load_outcome(session, slide_id, parent)
+        if outcome is None or not outcome.usable or outcome.result_digest is None:
+            return False
+        inputs[parent.key] = outcome.result_digest
+    wanted = wanted_digest(session, slide_id, node, inputs)
+    return _is_current(session, slide_id, node, load_outcome(session, slide_id, node), wanted)
+
+
+def _success(slide_id: str, node: Node, wanted: str, made: Made) -> Outcome:
+    return Outcome(
+        slide_id=slide_id,
+        recipe=node.recipe_key,
+        step=str(node.step),
+        status=made.status,
+        reason=str(made.reason) if made.reason else None,
+        message=made.message,
+        remedy=made.remedy,
+        digest=wanted,
+        result_digest=made.result_digest or wanted,
+    )
+
+
+def _failed(slide_id: str, node: Node, error: Exception) -> Outcome:
+    if isinstance(error, PathassetsError):
+        log.info("%s of %s failed: %s", node.step, slide_id, error)
+        return failure(slide_id, node, error.reason, error.message, error.remedy)
+    if isinstance(error, MemoryError):
+        return failure(
+            slide_id, node, Reason.OUT_OF_MEMORY, "the machine ran out of memory", "Use a smaller batch_size or fewer workers."
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return failure(slide_id, node, Reason.DISK_FULL, "the disk is full", "Free some space and run again; what is done stays done.")
+    log.error("%s of %s failed", node.step, slide_id, exc_info=error)
+    message = f"{type(error).__name__}: {error}"
+    return failure(slide_id, node, Reason.INTERNAL, message[:500], "See .dagster/pathassets.log in the study's folder; please report it.")
+
+
+def _recorded(session: Session, node: Node, outcome: Outcome) -> Outcome:
+    """Records an outcome; when even that cannot be written, the failure still reaches the caller."""
+    try:
+        record_outcome(session, node, outcome)
+    except PathassetsError as error:
+        log.error("the outcome of %s of %s could not be recorded: %s", node.step, outcome.slide_id, error)
+        if outcome.usable:
+            return failure(outcome.slide_id, node, error.reason, error.message, error.remedy)
+        return outcome
+    return replace(outcome, run_id=session.run_id)

@@ -1,0 +1,98 @@
+"""Outcomes: what became of each step of each slide, and the proof that a result is current.
+
+Belongs here: reading and writing rows of `outcomes`. Does not belong: deciding whether a step must run (`chain`).
+A step's outcome is written after its results; its digest therefore says that they are there. A row is replaced only
+when it says something new, so that a run that changes nothing changes no byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import polars as pl
+
+from pathassets.errors import Reason
+from pathassets.steps.nodes import Node
+from pathassets.steps.session import Session
+
+
+class Status(StrEnum):
+    """The column `status` of `outcomes`."""
+
+    OK = "ok"
+    FLAGGED = "flagged"  # usable; the reason deserves a look
+    EMPTY = "empty"  # nothing to work on, which is a valid result
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row of `outcomes`.
+
+    Attributes:
+        digest: Of everything the step was made from, as asked for.
+        result_digest: What steps downstream depend on; another than `digest` where the plan changed on the way.
+    """
+
+    slide_id: str
+    recipe: str | None
+    step: str
+    status: str
+    reason: str | None = None
+    message: str | None = None
+    remedy: str | None = None
+    digest: str | None = None
+    result_digest: str | None = None
+    run_id: str | None = None
+    created_at: datetime | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether steps downstream may go on."""
+        return self.status != Status.FAILED
+
+    def says_the_same(self, other: Outcome) -> bool:
+        """Equal but for run and time."""
+        return replace(self, run_id=None, created_at=None) == replace(other, run_id=None, created_at=None)
+
+
+def outcome_part(node: Node) -> str:
+    """The file of `outcomes` that holds a node's row: shared steps in one, each tiling's and recipe's in its own."""
+    return "__".join(node.scope) or "part"
+
+
+def load_outcome(session: Session, slide_id: str, node: Node) -> Outcome | None:
+    """The recorded outcome of a node for a slide, or None."""
+    frame = session.tables.read("outcomes", slide_id, outcome_part(node))
+    if frame is None:
+        return None
+    rows = frame.filter(pl.col("step") == str(node.step)).to_dicts()
+    return Outcome(**rows[0]) if rows else None
+
+
+def record_outcome(session: Session, node: Node, outcome: Outcome) -> None:
+    """Writes the outcome, unless the recorded one says the same."""
+    part = outcome_part(node)
+    frame = session.tables.read("outcomes", outcome.slide_id, part)
+    old = frame.to_dicts() if frame is not None else []
+    for row in old:
+        if row["step"] == outcome.step and Outcome(**row).says_the_same(outcome):
+            return
+    stamped = replace(outcome, run_id=session.run_id, created_at=datetime.now(UTC))
+    rows = [row for row in old if row["step"] != outcome.step] + [asdict(stamped)]
+    session.tables.write("outcomes", rows, slide_id=outcome.slide_id, part=part)
+
+
+def failure(slide_id: str, node: Node, reason: Reason, message: str, remedy: str) -> Outcome:
+    """The outcome of a step that failed; without a digest, so that it is tried again."""
+    return Outcome(
+        slide_id=slide_id,
+        recipe=node.recipe_key,
+        step=str(node.step),
+        status=Status.FAILED,
+        reason=str(reason),
+        message=message,
+        remedy=remedy or None,
+    )

@@ -1,0 +1,24 @@
+"""Publishing: the tables of all slides become `results.duckdb`.
+
+Belongs here: the study's side of it. Does not belong: how the snapshot is made (`store/results.py`).
+"""
+
+from __future__ import annotations
+
+from pathassets.steps.session import Session
+from pathassets.store.results import Published, needs_publishing, publish
+
+
+def publish_results(session: Session) -> Published:
+    """Brings the encoders' cards up to date and publishes the snapshot; does nothing when nothing has changed."""
+    from pathassets.encoders import get_card, list_cards
+
+    used = {recipe.encoder for recipe in session.study.recipes}
+    cards = {card.name: card for card in [*list_cards(), *(get_card(name) for name in sorted(used))]}
+    session.tables.write("encoders", [card.to_row() for card in cards.values()], slide_id=None)
+    return publish(session.root, session.study.home)
+
+
+def is_stale(session: Session) -> bool:
+    """Whether the snapshot lacks something that the tables have."""
+    return needs_publishing(session.root, session.study.home)

@@ -1,0 +1,171 @@
+"""Session: what the steps of one run share: the study, the store, loaded encoders, the manifest, who is watching.
+
+Belongs here: things that are opened once and used by many slides. Does not belong: what a step does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+from pathassets.config import Study
+from pathassets.errors import Reason, SlideError
+from pathassets.recipes import Recipe, digest
+from pathassets.steps.nodes import Node, Step
+from pathassets.store import Root, Tables
+
+if TYPE_CHECKING:
+    from pathassets.encoders.encoder import Encoder
+    from pathassets.slides import Manifest, Slide
+
+
+class Watcher(Protocol):
+    """Who is told how far a run is: a terminal's progress bar, or Dagster's log."""
+
+    def slide(self, slide_id: str, step: str) -> None:
+        """A step of a slide begins."""
+
+    def tiles(self, slide_id: str, done: int, total: int) -> None:
+        """`done` of `total` tiles are embedded."""
+
+
+class Silence:
+    """A watcher that says nothing."""
+
+    def slide(self, slide_id: str, step: str) -> None:
+        """See `Watcher`."""
+
+    def tiles(self, slide_id: str, done: int, total: int) -> None:
+        """See `Watcher`."""
+
+
+@dataclass
+class Session:
+    """What a run's steps share.
+
+    Attributes:
+        study: The settings.
+        run_id: Dagster's run, recorded in every row; None outside Dagster.
+        watcher: Who is told about progress.
+    """
+
+    study: Study
+    run_id: str | None = None
+    watcher: Watcher = field(default_factory=Silence)
+    _encoders: dict[str, Encoder] = field(default_factory=dict)
+
+    @cached_property
+    def root(self) -> Root:
+        """The store."""
+        return Root(self.study.store_path)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The store's tables."""
+        return Tables(self.root)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """`slides.csv` of the home folder; empty where there is none."""
+        from pathassets.slides import read_manifest
+
+        return read_manifest(self.study.manifest_path)
+
+    def slide_row(self, slide_id: str) -> dict[str, Any]:
+        """The slide's row of `slides`.
+
+        Raises:
+            SlideError: `file_missing` when no such slide was registered.
+        """
+        frame = self.tables.read("slides", slide_id)
+        if frame is None or frame.is_empty():
+            raise SlideError(
+                f"no slide {slide_id!r} is registered in this study",
+                reason=Reason.FILE_MISSING,
+                remedy="Register it with `pathassets run PATH`.",
+            )
+        return frame.row(0, named=True)
+
+    def manifest_entry(self, path: str) -> dict[str, Any]:
+        """What the manifest says of a slide file; empty when it says nothing."""
+        return self.manifest.lookup(Path(path))
+
+    def mask_path(self, slide_id: str) -> Path | None:
+        """The mask file that the manifest names for a slide, relative to the home folder."""
+        named = self.manifest_entry(self.slide_row(slide_id)["path"]).get("tissue_mask")
+        return (self.study.home / str(named)).expanduser() if named else None
+
+    def file_sha256(self, path: Path) -> str | None:
+        """Digest of a small file; None where it cannot be read."""
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+    def encoder(self, recipe: Recipe) -> Encoder:
+        """The recipe's encoder, loaded once for all slides of the run."""
+        key = digest(recipe.encoder, recipe.weights, recipe.random_weights, recipe.encoder_kwargs, recipe.embeddings)
+        if key not in self._encoders:
+            from pathassets.encoders import load_encoder
+
+            self._encoders.clear()  # one encoder in memory at a time: a foundation model fills a device alone
+            self._encoders[key] = load_encoder(
+                recipe.encoder,
+                weights=recipe.weights,
+                random_weights=recipe.random_weights,
+                device=self.study.device,
+                precision=recipe.embeddings.precision,
+                **recipe.encoder_kwargs,
+            )
+        return self._encoders[key]
+
+    def weights_sha256(self, recipe: Recipe) -> str:
+        """What identifies the recipe's weights, without building the network."""
+        from pathassets.encoders import weights_digest
+
+        return weights_digest(recipe.encoder, weights=recipe.weights, random_weights=recipe.random_weights)
+
+    @contextmanager
+    def open_slide(self, slide_id: str) -> Iterator[Slide]:
+        """The slide's pixels, at the resolution that its row says.
+
+        Raises:
+            SlideError: The file is gone, has changed since its id was made, or cannot be read.
+        """
+        from pathassets.slides import open_slide
+
+        row = self.slide_row(slide_id)
+        check_unchanged(Path(row["path"]), row)
+        with open_slide(row["path"], mpp=row["mpp"]) as slide:
+            yield slide
+
+
+def check_unchanged(path: Path, row: dict[str, Any]) -> None:
+    """A file that was replaced under its name is another slide: its numbers must not enter under the old id."""
+    if not path.exists():
+        raise SlideError(
+            f"{path} is gone", reason=Reason.FILE_MISSING, remedy="Put it back, or register it again where it is now."
+        )
+    if path.is_file() and row["size_bytes"] is not None and path.stat().st_size != row["size_bytes"]:
+        raise SlideError(
+            f"{path} is not the file that was registered: its size has changed",
+            reason=Reason.FILE_CHANGED,
+            remedy="Run `pathassets run` on it again; it will be registered as a new slide.",
+        )
+
+
+def upstream_of(node: Node, step: Step) -> Node:
+    """The nearest node of kind `step` that `node` depends on."""
+    for parent in node.upstream:
+        if parent.step is step:
+            return parent
+    for parent in node.upstream:
+        return upstream_of(parent, step)
+    raise LookupError(f"{node.key} does not depend on {step}")

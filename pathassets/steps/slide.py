@@ -1,0 +1,73 @@
+"""Step `slide`: open the file, learn what it is, refuse it before any work if its resolution is unknown.
+
+Belongs here: the probe and the full row of `slides`. Does not belong: finding files and making ids (`register`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathassets.errors import Reason
+from pathassets.recipes import digest
+from pathassets.steps.chain import Made
+from pathassets.steps.nodes import Node
+from pathassets.steps.outcomes import Status
+from pathassets.steps.session import Session, check_unchanged
+
+if TYPE_CHECKING:
+    from pathassets.slides import SlideInfo
+
+
+def inputs(session: Session, slide_id: str, node: Node) -> tuple[Any, ...]:
+    """The file's content, where it lies, and what the manifest says of it."""
+    row = session.slide_row(slide_id)
+    return (row["content_sha256"], Path(row["path"]).exists(), session.manifest_entry(row["path"]))
+
+
+def is_stored(session: Session, slide_id: str, node: Node) -> bool:
+    """Whether the row was filled in by a probe."""
+    return session.slide_row(slide_id)["reader"] is not None
+
+
+def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Made:
+    """Opens and probes the slide and writes its row, also when it is then refused.
+
+    Raises:
+        SlideError: The file cannot be read, or its resolution is missing or implausible.
+    """
+    from pathassets.slides import check_mpp, open_slide
+
+    row = session.slide_row(slide_id)
+    manifest = session.manifest_entry(row["path"])
+    check_unchanged(Path(row["path"]), row)
+    with open_slide(row["path"], mpp=manifest.get("mpp")) as slide:
+        info = slide.info
+    pixels = digest("pixels", row["content_sha256"], info.reader, info.mpp)
+    extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}
+    session.tables.write("slides", [{**row, **extras, **_probed(info), "digest": pixels, "run_id": session.run_id}], slide_id=slide_id)
+    check_mpp(info)
+    if info.mpp_origin == "power":
+        return Made(
+            Status.FLAGGED,
+            Reason.MPP_FROM_POWER,
+            f"no resolution in the file; {info.mpp:g} µm/px follows from its {info.objective_power:g}x objective",
+            "Give its mpp in slides.csv if you know better.",
+            pixels,
+        )
+    return Made(result_digest=pixels)
+
+
+def _probed(info: SlideInfo) -> dict[str, Any]:
+    return {
+        "reader": info.reader,
+        "vendor": info.vendor,
+        "width_px": info.width_px,
+        "height_px": info.height_px,
+        "n_levels": info.n_levels,
+        "level_dimensions": [list(size) for size in info.level_dimensions],
+        "objective_power": info.objective_power,
+        "mpp": info.mpp,
+        "mpp_origin": info.mpp_origin,
+        "associated_images": list(info.associated_images),
+    }
