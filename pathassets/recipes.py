@@ -80,7 +80,7 @@ class Tiling(Options):
     level: int | None = Field(default=None, ge=0)
     tile_um: float | str | None = None
     stride_px: int | tuple[int, int] | None = None
-    overlap: float | None = Field(default=None, ge=0, lt=1)
+    overlap: float = Field(default=0.0, ge=0, lt=1)
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     edge: Literal["drop", "pad"] = "drop"
 
@@ -94,7 +94,7 @@ class Tiling(Options):
         """Vertical and horizontal step between tiles in the tile's pixels."""
         if self.stride_px is not None:
             return (self.stride_px, self.stride_px) if isinstance(self.stride_px, int) else self.stride_px
-        keep = 1 - (self.overlap or 0.0)
+        keep = 1 - self.overlap
         height, width = self.tile_hw
         return max(1, round(height * keep)), max(1, round(width * keep))
 
@@ -110,7 +110,7 @@ class Tiling(Options):
         given = [n for n in ("mpp", "power", "level", "tile_um") if getattr(self, n) is not None]
         if len(given) > 1:
             raise ValueError(f"a tiling takes one of mpp, power, level, tile_um; got {' and '.join(given)}")
-        if self.stride_px is not None and self.overlap is not None:
+        if self.stride_px is not None and self.overlap > 0:
             raise ValueError("a tiling takes stride_px or overlap, not both")
         if not NAME.fullmatch(self.name):
             raise ValueError(f"tiling name {self.name!r} must be lower-case letters and digits, joined by single underscores")

@@ -1,0 +1,92 @@
+"""Study: one file, the environment over it, and errors that name the line."""
+
+from __future__ import annotations
+
+import pytest
+
+from pathassets.config import CONFIG_FILE, DEFAULT_TILING, Study, add_recipes, init_home
+from pathassets.errors import ConfigError
+
+
+def test_a_new_home_has_a_commented_file_that_loads(tmp_path):
+    made = init_home(tmp_path)
+    assert {path.name for path in made} == {CONFIG_FILE, "dagster.yaml", "inbox"}
+    assert init_home(tmp_path) == []
+    study = Study(tmp_path)
+    assert [recipe.key for recipe in study.recipes] == [f"{DEFAULT_TILING}/demo_vlm"]
+
+
+def test_the_template_s_comments_are_the_defaults(tmp_path):
+    """Every commented setting, uncommented, changes nothing."""
+    plain, spelled = tmp_path / "plain", tmp_path / "spelled"
+    init_home(plain)
+    init_home(spelled)
+    lines = (spelled / CONFIG_FILE).read_text().splitlines()
+    wanted = ("name =", "inbox =", "device", "workers", "slides_per_run", "method =", "mpp =", "min_", "overlap", "edge",
+              "batch_size", "precision", "dtype", "max_bad", "methods", "variants", "resolution", "n_pcs", "n_neighbors")  # fmt: skip
+    text = "\n".join(
+        line.removeprefix("# ") if line.startswith("# ") and line[2:].startswith(wanted) else line
+        for line in lines
+        if 'name = "uni"' not in line
+    )
+    (spelled / CONFIG_FILE).write_text(text)
+    assert text.count("\n# ") < len([line for line in lines if line.startswith("# ")])
+    one, other = Study(plain), Study(spelled)
+    assert one.model_dump(exclude={"home"}) == other.model_dump(exclude={"home"})
+
+
+def test_the_environment_wins_but_a_named_home_is_the_home(tmp_path, monkeypatch):
+    init_home(tmp_path)
+    monkeypatch.setenv("PATHASSETS_DEVICE", "cpu")
+    monkeypatch.setenv("PATHASSETS_TISSUE__METHOD", "entropy")
+    monkeypatch.setenv("PATHASSETS_HOME", str(tmp_path / "elsewhere"))
+    study = Study(tmp_path)
+    assert (study.home, study.device, study.tissue.method) == (tmp_path, "cpu", "entropy")
+    assert Study().home == tmp_path / "elsewhere"
+
+
+def test_recipes_inherit_the_study_s_options(tmp_path):
+    (tmp_path / CONFIG_FILE).write_text(
+        """
+        [text]
+        terms = ["fat"]
+        [domains]
+        resolution = 0.7
+        [[recipes]]
+        encoder = "demo-vlm"
+        [[recipes]]
+        encoder = "resnet18"
+        domains = {resolution = 0.3}
+        """
+    )
+    first, second = Study(tmp_path).recipes
+    assert (first.text.terms, first.domains.resolution, second.domains.resolution) == (("fat",), 0.7, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[study\n", "not valid TOML"),
+        ("[study]\ndevcie = 'cpu'\n", "devcie"),
+        ("[[recipes]]\ntiling = 'nowhere'\n", "nowhere"),
+        ("[[recipes]]\nencoder = 'a'\n[[recipes]]\nencoder = 'a'\n", "two recipes"),
+        ("[tissue]\nmpp = 'fine'\n", "tissue.mpp"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, says):
+    (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        Study(tmp_path)
+
+
+def test_asking_for_an_encoder_writes_it_down_once(tmp_path):
+    init_home(tmp_path)
+    key = "px256_mpp100/resnet18"
+    for _ in range(2):
+        assert add_recipes(tmp_path, ["resnet18"], tile_px=256, mpp=1.0, random_weights=True) == [key]
+    text = (tmp_path / CONFIG_FILE).read_text()
+    assert text.count('encoder = "resnet18"') == 1
+    assert "# batch_size = 64" in text
+    assert [recipe.key for recipe in Study(tmp_path).recipes] == [f"{DEFAULT_TILING}/demo_vlm", key]
+    add_recipes(tmp_path, ["resnet18"], tile_px=256, mpp=1.0)
+    assert [recipe.random_weights for recipe in Study(tmp_path).recipes] == [False, False]

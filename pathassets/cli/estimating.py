@@ -1,0 +1,127 @@
+"""`pathassets run --dry-run`: how many tiles, how much space, how long, before anything is done.
+
+Belongs here: looking at slides without registering them. Does not belong: any write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathassets.cli.console import print_json, print_rows, say
+from pathassets.cli.running import Request, study_of
+from pathassets.config import Study
+from pathassets.core.geometry import tile_size
+from pathassets.errors import PathassetsError
+from pathassets.recipes import Recipe, Tiling, slug
+from pathassets.steps.session import Session
+
+TRIAL_TILES = 32
+
+
+def dry_run_study(request: Request) -> int:
+    """Prints the estimate for what `run` would do; exit code 1 when some slides would be refused."""
+    study = study_of(request)
+    recipes = _wanted_recipes(study, request)
+    session = Session(study)
+    rows = [_estimate(session, path, recipes) for path in _files(session, request)]
+    rates = {recipe.key: _tiles_per_second(session, recipe) for recipe in recipes}
+    dims = {recipe.key: session.encoder(recipe).card.dim for recipe in recipes}
+    total = _total(rows, recipes, rates, dims)
+    if request.as_json:
+        print_json({"slides": rows, "recipes": total})
+    else:
+        print_rows(rows, ("file", "width_px", "height_px", "mpp", *(f"tiles {r.tiling.name}" for r in recipes), "problem"))
+        print_rows(total, ("recipe", "tiles", "GB", "minutes", "tiles_per_second"))
+        say("nothing was written")
+    return 1 if any(row["problem"] for row in rows) else 0
+
+
+def _wanted_recipes(study: Study, request: Request) -> list[Recipe]:
+    """The recipes as `run` would write them, without writing them."""
+    if not request.changes_recipes:
+        return list(study.recipes)
+    base = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
+    tiling = base
+    if request.tile_px or request.mpp:
+        tiling = Tiling(tile_px=request.tile_px or base.tile_px, mpp=request.mpp or base.mpp or 0.5)
+    names = request.encoders or tuple(dict.fromkeys(recipe.encoder for recipe in study.recipes))
+    weights = str(request.weights) if request.weights else None
+    return [
+        Recipe(name=slug(name), tiling=tiling, encoder=name, weights=weights, random_weights=request.random_weights)
+        for name in names
+    ]
+
+
+def _files(session: Session, request: Request) -> list[Path]:
+    from pathassets.steps.register import files_to_register, known_slides
+
+    files = files_to_register(session, list(request.paths))
+    if not request.paths:
+        files += [Path(path) for path in known_slides(session)["path"].to_list()]
+    return list(dict.fromkeys(path.absolute() for path in files))
+
+
+def _estimate(session: Session, path: Path, recipes: Sequence[Recipe]) -> dict[str, Any]:
+    from pathassets.slides import check_mpp, open_slide
+
+    row: dict[str, Any] = {"file": str(path), "problem": None}
+    try:
+        with open_slide(path, mpp=session.manifest_entry(str(path)).get("mpp")) as slide:
+            info = slide.info
+            row |= {"width_px": info.width_px, "height_px": info.height_px, "mpp": info.mpp}
+            check_mpp(info)
+            rgb = slide.read_mpp(max(session.study.tissue.mpp, info.mpp or 0))
+        for recipe in recipes:
+            row[f"tiles {recipe.tiling.name}"] = _count_tiles(session, rgb, info, recipe.tiling)
+    except PathassetsError as error:
+        row["problem"] = f"{error.message} [{error.reason}] {error.remedy}"
+    return row
+
+
+def _count_tiles(session: Session, rgb: np.ndarray, info: Any, tiling: Tiling) -> int:
+    from pathassets.core.pieces import tissue_pieces
+    from pathassets.core.tiling import grid_tiles
+    from pathassets.core.tissue import find_tissue
+
+    options = session.study.tissue
+    found = find_tissue(rgb, info.width_px * info.mpp / rgb.shape[1], options)
+    scale = info.width_px / rgb.shape[1], info.height_px / rgb.shape[0]
+    _, labels = tissue_pieces(found.mask, info.mpp, *scale, options)
+    size = tile_size(tiling, info.mpp, info.objective_power, info.level_dimensions)
+    return len(grid_tiles(info.width_px, info.height_px, size, labels, tiling.min_tissue, tiling.edge))
+
+
+def _tiles_per_second(session: Session, recipe: Recipe) -> float:
+    """Forward passes per second on this machine, tried on noise; reading overlaps with it."""
+    encoder = session.encoder(recipe)
+    height, width = recipe.tiling.tile_hw
+    tiles = np.random.default_rng(0).integers(0, 255, (TRIAL_TILES, height, width, 3), dtype=np.uint8)
+    encoder(tiles[:4])
+    start = time.perf_counter()
+    encoder(tiles)
+    return TRIAL_TILES / (time.perf_counter() - start)
+
+
+def _total(
+    rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], rates: dict[str, float], dims: dict[str, int]
+) -> list[dict[str, Any]]:
+    total = []
+    for recipe in recipes:
+        tiles = sum(row.get(f"tiles {recipe.tiling.name}") or 0 for row in rows)
+        bytes_each = 2 if recipe.embeddings.dtype == "float16" else 4
+        rate = rates[recipe.key]
+        total.append(
+            {
+                "recipe": recipe.key,
+                "tiles": tiles,
+                "GB": round(tiles * dims[recipe.key] * bytes_each / 1e9, 4),
+                "minutes": round(tiles / rate / 60, 2),
+                "tiles_per_second": round(rate, 1),
+            }
+        )
+    return total
