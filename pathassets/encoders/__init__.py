@@ -1,1 +1,21 @@
-"""x"""
+"""Encoders: model cards, registry, one file per family, text towers; knows no slides.
+
+Importing this package loads no network library: cards and hashes are asked for by every process, networks by few.
+"""
+
+from pathassets.encoders.card import EncoderCard
+from pathassets.encoders.loading import check_device, load_encoder, weights_are_here
+from pathassets.encoders.registry import EncoderSpec, get_card, has_text, list_cards
+from pathassets.encoders.weights import weights_digest
+
+__all__ = [
+    "EncoderCard",
+    "EncoderSpec",
+    "check_device",
+    "get_card",
+    "has_text",
+    "list_cards",
+    "load_encoder",
+    "weights_are_here",
+    "weights_digest",
+]

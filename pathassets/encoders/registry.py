@@ -1,0 +1,158 @@
+"""Which encoders there are: cards by name, without loading torch for any of them.
+
+Belongs here: names, cards, where a family lives, plug-ins. Does not belong: building networks, weights.
+A family is a module (or any object) with `card()` and `build()`; those of the package are listed below, others are found
+through the entry point group `pathassets.encoders`, loaded on first use. Any timm model is reached as `timm/<name>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pathassets.encoders.card import EncoderCard
+from pathassets.errors import EncoderError, Reason, UnknownEncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+ENTRY_POINT_GROUP = "pathassets.encoders"
+TIMM_PREFIX = "timm/"
+BUILTIN = ("pathassets.encoders.demo_vlm",)
+# These change what the tiles look like to the network; everything else in `encoder_kwargs` goes to the network itself.
+PREPROCESSING = ("mean", "std", "interpolation", "resize", "crop")
+
+Kwargs = Mapping[str, Any]
+
+
+class Family(Protocol):
+    """What a module offers that brings an encoder."""
+
+    def card(self) -> EncoderCard:
+        """The encoder's card; must not import torch."""
+
+    def build(self, **kwargs: Any) -> torch.nn.Module:
+        """The network with untrained weights: `encode_image` or a call turns normalised (n, 3, h, w) into (n, dim)."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A card, how to build its network, and how to read older weight files.
+
+    Attributes:
+        card: The card, with the user's preprocessing in it.
+        build: Gives the network with untrained weights.
+        rename: Turns a checkpoint's keys into the network's, where files of another layout are common.
+        heads: Prefixes of classifier weights that a file may hold and an encoder has no use for.
+    """
+
+    card: EncoderCard
+    build: Callable[[], torch.nn.Module]
+    rename: Callable[[dict[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]] | None = None
+    heads: tuple[str, ...] = ()
+
+
+def list_cards() -> list[EncoderCard]:
+    """Cards of all named encoders, by name (timm models have cards too, but are not listed: there are hundreds)."""
+    return [card for _, card in sorted((name, family.card()) for name, family in _families().items())]
+
+
+def get_card(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderCard:
+    """The card of an encoder, with the preprocessing that `encoder_kwargs` asks for.
+
+    Raises:
+        UnknownEncoderError: No encoder has this name; the nearest names are given.
+    """
+    return get_spec(name, encoder_kwargs).card
+
+
+def has_text(name: str) -> bool:
+    """Whether an encoder has a text tower; answered without torch."""
+    family = _families().get(name)
+    return family.card().has_text if family is not None else False
+
+
+def get_spec(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderSpec:
+    """The card of an encoder and how to build it.
+
+    Raises:
+        UnknownEncoderError: No encoder has this name; the nearest names are given.
+    """
+    kwargs = dict(encoder_kwargs or {})
+    overrides = {key: kwargs.pop(key) for key in PREPROCESSING if key in kwargs}
+    family = _families().get(name)
+    if family is not None:
+        card = override_card(family.card(), overrides)
+        return EncoderSpec(card=card, build=lambda: family.build(**kwargs))
+    from pathassets.encoders import timm_models
+
+    spec = timm_models.spec(name.removeprefix(TIMM_PREFIX), kwargs)
+    if spec is None:
+        raise unknown(name, [*_families(), *timm_models.names()])
+    return EncoderSpec(override_card(spec.card, overrides), spec.build, spec.rename, spec.heads)
+
+
+def override_card(card: EncoderCard, overrides: Kwargs) -> EncoderCard:
+    """`card` with other preprocessing.
+
+    Raises:
+        EncoderError: `config_invalid` when a value is impossible.
+    """
+    from dataclasses import replace
+
+    fields = {key: tuple(map(float, value)) if key in ("mean", "std") else value for key, value in overrides.items()}
+    if fields.get("interpolation", card.interpolation) not in ("bilinear", "bicubic", "nearest"):
+        raise _invalid(f"interpolation {fields['interpolation']!r} is not bilinear, bicubic or nearest")
+    if any(len(fields[key]) != 3 for key in ("mean", "std") if key in fields):
+        raise _invalid("mean and std are three numbers each: red, green, blue in 0..1")
+    try:
+        return replace(card, **fields)
+    except ValueError as error:
+        raise _invalid(str(error)) from error
+
+
+def unknown(name: str, candidates: list[str]) -> UnknownEncoderError:
+    """The error for a name that no card has, with the nearest ones."""
+    bare = name.removeprefix(TIMM_PREFIX)
+    near = difflib.get_close_matches(bare, candidates, n=3, cutoff=0.5)
+    hint = f"Did you mean {', '.join(near)}? " if near else ""
+    return UnknownEncoderError(
+        f"no encoder is called {name!r}",
+        reason=Reason.ENCODER_UNKNOWN,
+        remedy=f"{hint}`pathassets encoders` lists the named ones; any timm model is `timm/<name>`.",
+    )
+
+
+@cache
+def _families() -> dict[str, Family]:
+    families = [cast(Family, importlib.import_module(module)) for module in BUILTIN]
+    found = {family.card().name: family for family in families}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        family = _load(point)
+        name = family.card().name
+        if name in found:
+            raise _invalid(f"two encoders are called {name!r}; the second comes from the entry point {point.value!r}")
+        found[name] = family
+    return found
+
+
+def _load(point: Any) -> Family:
+    try:
+        family: Family = point.load()
+        family.card()
+    except Exception as error:  # noqa: BLE001  a plug-in may fail in any way; its name is what its user needs
+        raise EncoderError(
+            f"the encoder plug-in {point.name!r} ({point.value}) cannot be loaded: {error}",
+            reason=Reason.ENCODER_FAILED,
+            remedy="Update or uninstall the package that brings it.",
+        ) from error
+    return family
+
+
+def _invalid(message: str) -> EncoderError:
+    return EncoderError(message, reason=Reason.CONFIG_INVALID, remedy="Correct `encoder_kwargs` of the recipe.")
