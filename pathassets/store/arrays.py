@@ -1,6 +1,6 @@
 """Arrays: a slide's embeddings as a Zarr group, written shard by whole shard, resumed after any crash, read in batches.
 
-Belongs here: the embeddings' group. Does not belong: what groups have in common (`groups`), later steps' groups (`derived`).
+Belongs here: the group of embeddings. Does not belong: what groups have in common (`groups`), later steps (`derived`).
 
 Order is what makes a crash harmless: a shard's notes are on the disk before the shard, the shards before `obs`,
 everything before the marker. What a resume goes by are the shard files that are there.

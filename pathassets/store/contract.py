@@ -25,7 +25,8 @@ What a study holds, where it lies, and what every column means. Names listed her
 - **SQL**: `results.duckdb` is a snapshot, published by renaming a finished file. Open it read-only
   (`duckdb -readonly results.duckdb`, `pathassets sql "..."`, DBeaver, Python) and copy it freely: the schema `main`
   needs nothing else. The schema `live` has the same tables as views over the Parquet files: exact to this moment,
-  slower, and tied to where the store lies. Every table and column carries its description as a comment.
+  with rows that are no longer current, slower, and tied to where the store lies. Every table and column carries its
+  description as a comment.
 - **Python**: `pathassets.Study(home).scan("tiles")` gives a polars LazyFrame over the Parquet files.
 - **Arrays**: `anndata.read_zarr(uri)` with a `uri` from `embeddings` or `derived_arrays`. Relative ones start at the
   folder of `results.duckdb`; those from `scan` are absolute.

@@ -288,6 +288,7 @@ _TERM_EMBEDDINGS = TableSpec(
         Column("term", TEXT, "Term, as it stands in the settings"),
         Column("vector", VECTOR, "Mean over the prompt templates, length 1"),
         Column("unknown_words", TEXTS, "Words of the term that the text tower cannot know", optional=True),
+        Column("logit_scale", FLOAT, "The model's factor on cosines before a softmax", optional=True),
         *_MADE_BY,
     ),
     study=True,
