@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -81,14 +81,37 @@ def neighbours(points: NDArray[np.float32], n_neighbors: int, seed: int) -> AnnD
     import anndata
     import pandas as pd
     import scanpy
-    from sklearn.neighbors import KNeighborsTransformer
 
     index = pd.RangeIndex(len(points)).astype(str)
     data = anndata.AnnData(points, obs=pd.DataFrame(index=index))
-    k = min(n_neighbors, len(points) - 1)
-    search = KNeighborsTransformer(n_neighbors=k, algorithm="brute")
-    scanpy.pp.neighbors(data, n_neighbors=k, use_rep="X", transformer=search, random_state=seed)
+    k = max(2, min(n_neighbors, len(points) - 1))
+    scanpy.pp.neighbors(data, n_neighbors=k, use_rep="X", transformer=_ExactSearch(k), random_state=seed)
     return data
+
+
+class _ExactSearch:
+    """Exact neighbours in the form scanpy asks of its `transformer`.
+
+    A point is left out of its own list, and scanpy puts it back at distance 0: scikit-learn's own transformer finds
+    a point some 1e-7 away from itself by rounding, which UMAP then takes for the distance to its nearest neighbour.
+    """
+
+    def __init__(self, n_neighbors: int) -> None:
+        self.n_neighbors = n_neighbors
+
+    def get_params(self, deep: bool = True) -> dict[str, int]:
+        """What scanpy reads the number of neighbours from, the point itself included."""
+        return {"n_neighbors": self.n_neighbors}
+
+    def fit_transform(self, points: NDArray[np.float32]) -> csr_matrix:
+        """Distances (n, n), n_neighbors - 1 entries a row, nearest first."""
+        from sklearn.neighbors import NearestNeighbors
+
+        others = self.n_neighbors - 1
+        distance, index = NearestNeighbors(algorithm="brute").fit(points).kneighbors(n_neighbors=others)
+        starts = np.arange(0, index.size + 1, others)
+        # A matrix, not an array: scanpy calls a method that sparse arrays do not have.
+        return csr_matrix((distance.ravel(), index.ravel(), starts), shape=(len(points), len(points)))
 
 
 def leiden(data: AnnData, resolution: float, seed: int) -> NDArray[np.int32]:
