@@ -37,8 +37,10 @@ def ink_pixels(rgb: NDArray[np.uint8], min_density: float = CORE_DENSITY) -> NDA
     density = OPTICAL_DENSITY[rgb]
     red, green, blue = density[..., 0], density[..., 1], density[..., 2]
     is_blue = (red > min_density) & (green < 0.82 * red) & (blue < 0.38 * red)
-    is_green = (red > min_density) & (green < 0.75 * red) & (green < 0.75 * blue)
+    is_green = (red > 0.7 * min_density) & (green < 0.75 * red) & (green < 0.75 * blue)
     # Eosin and red cells absorb some red light; red ink absorbs none, and blue as strongly as green.
     is_red = (green > min_density + 0.15) & (red < 0.16 * green) & (blue > 0.78 * green)
-    is_black = np.minimum(np.minimum(red, green), blue) > np.maximum(min_density, 0.75 * np.maximum(np.maximum(red, green), blue))
+    lowest = np.minimum(np.minimum(red, green), blue)
+    highest = np.maximum(np.maximum(red, green), blue)
+    is_black = (lowest > 0.8 * min_density) & (lowest > 0.8 * highest)
     return is_blue | is_green | is_red | is_black

@@ -60,7 +60,7 @@ def tissue_pieces(
     """
     options = options or TissueOptions()
     pixel_mm2 = area_mm2(scale_x * scale_y, mpp)
-    filled = _fill_holes(np.asarray(mask, bool), options.min_hole_mm2 / pixel_mm2)
+    filled = fill_holes(np.asarray(mask, bool), options.min_hole_mm2 / pixel_mm2)
     labels = _label_by_size(filled, options.min_area_mm2 / pixel_mm2)
     boxes = ndimage.find_objects(labels + 1)
     pieces = []
@@ -94,7 +94,7 @@ def _centres(have: int, want: int) -> NDArray[np.intp]:
     return np.minimum(((np.arange(want) + 0.5) * (have / want)).astype(np.intp), have - 1)
 
 
-def _fill_holes(mask: Mask, min_pixels: float) -> Mask:
+def fill_holes(mask: Mask, min_pixels: float) -> Mask:
     """Fills enclosed gaps of fewer than `min_pixels`; gaps hang together over corners, as tissue does not."""
     gaps, n = ndimage.label(np.pad(~mask, 1, constant_values=True), structure=np.ones((3, 3)))
     if n < 2:
@@ -103,7 +103,6 @@ def _fill_holes(mask: Mask, min_pixels: float) -> Mask:
     small = np.bincount(gaps.ravel(), minlength=n + 1) < min_pixels
     small[[0, gaps[0, 0]]] = False
     inner = gaps[1:-1, 1:-1]
-    # A gap may be open only at the slide's border: that one joined the padding above.
     return np.asarray(mask | small[inner])
 
 

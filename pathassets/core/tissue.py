@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from pathassets.core.background import Contrast, Floats, Mask, contrast, roughness, smooth
 from pathassets.core.ink import FRINGE_DENSITY, ink_pixels
-from pathassets.core.pieces import TissuePiece, mask_from_image, tissue_pieces
+from pathassets.core.pieces import TissuePiece, fill_holes, mask_from_image, tissue_pieces
 from pathassets.recipes import TissueOptions
 
 __all__ = ["ALGORITHM_VERSION", "TissueMask", "TissuePiece", "find_tissue", "mask_from_image", "tissue_pieces"]
@@ -44,6 +44,10 @@ ROUGH_LEAST = 0.0016
 # FAR_PATCH_UM wide: the spots of printed grids are 100 µm.
 FAR_UM = 100.0
 FAR_PATCH_UM = 64.0
+# Fat cells are 40 to 100 µm wide; at least this much of them counts as fat.
+MESH_UM = 90.0
+MESH_LEAST_UM = 28.0
+MESH_CLOSE_UM = 16.0
 # Limits of the dark-field threshold: 5 to 40 grey levels above the dark level.
 LEAST_GLOW = 0.32
 SURE_GLOW = 0.67
@@ -51,6 +55,8 @@ SURE_GLOW = 0.67
 LEAST_ENTROPY = 0.8
 SURE_ENTROPY = 2.0
 DISC_UM = 24.0
+PEEL_UM = 20.0
+PEEL_SHARE = 0.3
 LEAST_STEP = 0.004
 # Six standard deviations of the glass: its noise stays within one step.
 STEP_ROUGHNESS = 7.5
@@ -61,6 +67,9 @@ CLOSE_UM = 16.0
 INK_LEAST_UM = 12.0
 INK_FRINGE_UM = 32.0
 INK_BORDER_UM = 16.0
+# When this share of all that is dense has ink's colour and is as rough as tissue, the colour is a stain.
+STAIN_SHARE = 0.25
+STAIN_ROUGH_SHARE = 0.1
 # Dust and shadows are grey, stains are not: chroma as a share of density.
 GREY_CHROMA = 0.12
 
@@ -102,7 +111,7 @@ def find_tissue(rgb: NDArray[np.uint8], mpp: float, options: TissueOptions | Non
     if options.method == "none" or rgb.size == 0:
         return TissueMask(np.ones(rgb.shape[:2], bool), "none", {"tissue_share": 1.0})
     scene = contrast(rgb, mpp)
-    ink = np.zeros(rgb.shape[:2], bool) if scene.dark else _ink(rgb, mpp)
+    ink = np.zeros(rgb.shape[:2], bool) if scene.dark else _ink(rgb, scene, mpp)
     if options.method != "auto":
         return _detect(options.method, scene, ink, mpp)
     both = {method: _detect(method, scene, ink, mpp) for method in ("otsu", "entropy")}
@@ -120,7 +129,7 @@ def _chosen(otsu: TissueMask, entropy: TissueMask, mpp: float) -> TissueMask:
 
 def _detect(method: str, scene: Contrast, ink: Mask, mpp: float) -> TissueMask:
     found, threshold = _by_density(scene, mpp) if method == "otsu" else _by_entropy(scene, mpp)
-    clean = _closed(found & ~ink, CLOSE_UM, mpp) & ~ink
+    clean = _peeled(_closed(found & ~ink, CLOSE_UM, mpp) & ~ink, scene, mpp)
     real = _without_artefacts(clean, scene, mpp)
     metrics = {
         "threshold": threshold,
@@ -156,7 +165,16 @@ def _by_density(scene: Contrast, mpp: float) -> tuple[Mask, float]:
     if threshold > least and pale.any():
         pale &= _rough(scene, far, 3 * scene.roughness, mpp)
         found |= _opened(pale, FAR_PATCH_UM, mpp)
-    return found, threshold
+    return found | _mesh(scene, found, threshold, mpp), threshold
+
+
+def _mesh(scene: Contrast, found: Mask, threshold: float, mpp: float) -> Mask:
+    """Fat: a mesh of lines too thin to reach the threshold, filled where its meshes are closed, and wide as a whole."""
+    window = max(3, round(MESH_UM / mpp))
+    lines = scene.signal - ndimage.grey_opening(scene.signal, size=window)
+    net = _closed((lines > max(threshold / 3, 3 * scene.noise)) | found, MESH_CLOSE_UM, mpp)
+    filled = fill_holes(net, MESH_UM**2 / mpp**2)
+    return _opened(filled, MESH_LEAST_UM, mpp)
 
 
 def _least_density(scene: Contrast) -> float:
@@ -199,9 +217,10 @@ def _otsu(values: Floats) -> float:
     return float(threshold_otsu(values)) if values.max() > values.min() else float("inf")
 
 
-def _ink(rgb: NDArray[np.uint8], mpp: float) -> Mask:
+def _ink(rgb: NDArray[np.uint8], scene: Contrast, mpp: float) -> Mask:
     """Strokes and blots: ink-coloured patches wider than a nucleus, with the soft borders that hang on them."""
     core = _opened(ink_pixels(rgb), INK_LEAST_UM, mpp)
+    core &= ~_stained(core, scene, mpp)
     if not core.any():
         return core
     near = _distance(~core) <= INK_FRINGE_UM / mpp
@@ -209,6 +228,25 @@ def _ink(rgb: NDArray[np.uint8], mpp: float) -> Mask:
     strokes = ndimage.binary_propagation(core, mask=core | fringe)
     # Mixed with glass or tissue in one pixel, ink loses its hue.
     return _distance(~strokes) <= INK_BORDER_UM / mpp + 0.5
+
+
+def _stained(ink: Mask, scene: Contrast, mpp: float) -> Mask:
+    """The part of `ink` that is a stain after all: trichrome or alcian blue colours much of the tissue, and roughly."""
+    coloured = ink & (scene.chroma > 0.3 * scene.signal)
+    dense = scene.signal > SURE_DENSITY
+    if np.count_nonzero(coloured) < STAIN_SHARE * np.count_nonzero(dense):
+        return np.zeros_like(ink)
+    rough = roughness(scene.mean, coloured, mpp)[coloured] / np.maximum(scene.mean[coloured], 1e-6)
+    return coloured if np.median(rough) > STAIN_ROUGH_SHARE else np.zeros_like(ink)
+
+
+def _peeled(found: Mask, scene: Contrast, mpp: float) -> Mask:
+    """Takes the blur of smoothing, closing and JPEG off the outline: pixels much paler than what they lie beside."""
+    if scene.dark or not found.any():
+        return found
+    border = found & (_distance(found) <= PEEL_UM / mpp)
+    beside = ndimage.maximum_filter(smooth(scene.signal, SMOOTH_UM, mpp), size=2 * max(1, round(PEEL_UM / mpp)) + 1)
+    return found & ~(border & (scene.signal < PEEL_SHARE * beside))
 
 
 def _without_artefacts(found: Mask, scene: Contrast, mpp: float) -> Mask:
