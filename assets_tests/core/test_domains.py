@@ -96,7 +96,7 @@ def test_domains_are_numbered_by_size():
 
 
 def test_drawings_with_replacement_do_not_shatter_the_graph():
-    """Each band has 30 distinct feature rows, drawn again and again: on all rows neighbours are copies of each other."""
+    """Each band has 30 distinct rows, drawn again and again: among all rows, neighbours are copies of each other."""
     features, truth, tiles = _slide(0.5)
     pool = np.array([np.flatnonzero(truth == t)[:30] for t in range(4)])
     drawn = pool[truth, np.random.default_rng(0).integers(0, 30, len(truth))]
