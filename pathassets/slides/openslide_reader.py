@@ -1,0 +1,163 @@
+"""The reference reader: OpenSlide.
+
+Belongs here: OpenSlide's handles, properties, cache and errors. Does not belong: which level to read, resampling.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pathassets.slides.info import Facts, positive
+from pathassets.slides.reader import Pixels, same_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from openslide import OpenSlide, OpenSlideCache
+    from PIL.Image import Image
+
+# One cache of decoded tiles for all slides of a process: with a cache per handle, memory grows with the open slides.
+CACHE_BYTES = 128 * 2**20
+# Between two tiles OpenSlide leaves seams that are a 255th transparent when it shifts a level by part of a pixel.
+_OPAQUE = 254
+_GENERIC = "generic-tiff"
+
+
+class OpenSlideReader:
+    """A slide through OpenSlide.
+
+    A handle on which anything failed fails for ever, for all threads. So a failed read is tried once more on a handle of
+    its own, which no other thread can spoil, and the spoilt handle is replaced.
+
+    Args:
+        path: The file.
+
+    Raises:
+        openslide.OpenSlideError: OpenSlide does not know the format or cannot open the file.
+    """
+
+    name: Literal["openslide"] = "openslide"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._handle = _open(path)
+        self._closed = False
+        self._levels = _usable_levels(self._handle)
+        self.facts = _facts(self._handle, self._levels)
+
+    def read_level(self, level: int, left: float, top: float, width: int, height: int) -> Pixels:
+        """See `Reader`. OpenSlide itself shifts by parts of a pixel; starts are exact to half a level-0 pixel."""
+        downsample = self.facts.downsamples[level]
+        corner = (round(left * downsample), round(top * downsample))
+        return _over_white(self._read(corner, self._levels[level], (width, height)))
+
+    def close(self) -> None:
+        """See `Reader`. The handle itself is closed when the last thread that reads from it lets go."""
+        with self._lock:
+            self._closed = True
+            del self._handle
+
+    def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Image:
+        from openslide import OpenSlideError
+
+        shared = self._current()
+        try:
+            return shared.read_region(corner, level, size)
+        except OpenSlideError:
+            own = _open(self._path)
+            try:
+                region = own.read_region(corner, level, size)
+            except OpenSlideError:
+                self._replace(shared, _open(self._path))
+                raise
+            self._replace(shared, own)
+            return region
+
+    def _current(self) -> OpenSlide:
+        with self._lock:
+            if self._closed:
+                raise ValueError(f"{self._path.name} is closed")
+            return self._handle
+
+    def _replace(self, spoilt: OpenSlide, fresh: OpenSlide) -> None:
+        with self._lock:
+            if not self._closed and self._handle is spoilt:
+                self._handle = fresh
+
+
+@cache
+def _shared_cache() -> OpenSlideCache:
+    from openslide import OpenSlideCache
+
+    return OpenSlideCache(CACHE_BYTES)
+
+
+def _open(path: Path) -> OpenSlide:
+    from openslide import OpenSlide
+
+    handle = OpenSlide(path)
+    handle.set_cache(_shared_cache())
+    return handle
+
+
+def _usable_levels(handle: OpenSlide) -> tuple[int, ...]:
+    """Levels that show all of level 0: in a generic TIFF a cropped overview may pass for one."""
+    dimensions = handle.level_dimensions
+    if handle.properties.get("openslide.vendor") != _GENERIC:
+        return tuple(range(len(dimensions)))
+    return tuple(i for i, size in enumerate(dimensions) if same_picture(dimensions[0], size))
+
+
+def _facts(handle: OpenSlide, levels: tuple[int, ...]) -> Facts:
+    properties = handle.properties
+    vendor = properties.get("openslide.vendor", "unknown")
+    resolution = _pair(properties, "openslide.mpp-x", "openslide.mpp-y")
+    return Facts(
+        vendor=vendor,
+        level_dimensions=tuple(handle.level_dimensions[i] for i in levels),
+        downsamples=tuple(handle.level_downsamples[i] for i in levels),
+        objective_power=positive(properties.get("openslide.objective-power")),
+        # What OpenSlide calls the mpp of a generic TIFF is computed from its resolution tags.
+        vendor_mpp=None if vendor == _GENERIC else resolution,
+        tiff_mpp=resolution if vendor == _GENERIC else _tiff_mpp(properties),
+        associated_images=tuple(sorted(handle.associated_images)),
+        bounds=_bounds(properties),
+    )
+
+
+def _pair(properties: Mapping[str, str], key_x: str, key_y: str) -> tuple[float, float] | None:
+    x, y = positive(properties.get(key_x)), positive(properties.get(key_y))
+    return None if x is None and y is None else (x or y or 0.0, y or x or 0.0)
+
+
+def _tiff_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    um_per_unit = {"centimeter": 1e4, "inch": 25.4e3}.get(properties.get("tiff.ResolutionUnit", ""))
+    per_unit = _pair(properties, "tiff.XResolution", "tiff.YResolution")
+    return None if um_per_unit is None or per_unit is None else (um_per_unit / per_unit[0], um_per_unit / per_unit[1])
+
+
+def _bounds(properties: Mapping[str, str]) -> tuple[int, int, int, int] | None:
+    try:
+        x, y, width, height = (int(properties[f"openslide.bounds-{key}"]) for key in ("x", "y", "width", "height"))
+    except (KeyError, ValueError):
+        return None
+    return x, y, width, height
+
+
+def _over_white(region: Image) -> Pixels:
+    """RGBA as RGB over white; where nothing is transparent the colours are OpenSlide's, bit by bit."""
+    from PIL import Image
+
+    alpha = region.getchannel("A")
+    lowest, _ = alpha.getextrema()
+    if lowest >= _OPAQUE:  # type: ignore[operator]  # one band: a pair of numbers
+        return np.asarray(region.convert("RGB"))
+    canvas = Image.new("RGB", region.size, (255, 255, 255))
+    canvas.paste(region, mask=alpha.point(lambda a: 255 if a >= _OPAQUE else a))
+    return np.asarray(canvas)

@@ -1,0 +1,118 @@
+"""Opening a slide: which reader takes it, and in which words it is refused.
+
+Belongs here: the chain of readers and the trial read. Does not belong: the readers, the wording (`problems`).
+
+A file is what its content says, whatever its name. OpenSlide is asked first; what it refuses may be a TIFF that the
+second reader understands. Before a slide counts as open, some of its pixels have been decoded: there are files that open
+and hold none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pathassets.errors import PathassetsError, SlideError
+from pathassets.slides.info import make_info
+from pathassets.slides.openslide_reader import OpenSlideReader
+from pathassets.slides.problems import check_file, is_tiff, not_a_slide, os_problem, unreadable
+from pathassets.slides.reader import Reader
+from pathassets.slides.slide import Slide
+from pathassets.slides.tiff_index import check_pixels, check_whole, open_tiff
+from pathassets.slides.tiff_reader import TiffReader
+
+# Where one decoded pixel proves that a level can be read: the middle, and a quarter in from each corner.
+_TRIALS = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+# OpenSlide allocates whole tiles: what claims more than this for one is not opened.
+_MAX_TILE_PX = 2**26
+# Files of these makers are plain TIFF all through, so that their index can be checked against their size.
+_PLAIN_TIFFS = ("generic-tiff", "aperio")
+
+
+def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
+    """Opens a whole-slide image.
+
+    Args:
+        path: The file; for formats of many files the one that OpenSlide wants (`.mrxs`, any `.dcm` of the series).
+        mpp: Resolution of level 0 in µm/px that the manifest gives; wins over what the file says.
+
+    Returns:
+        The slide. Its resolution may be missing or implausible: `check_mpp(slide.info)` refuses that.
+
+    Raises:
+        SlideError: `file_missing`, `file_empty`, `file_unreadable`, `not_a_slide` or `unsupported_pixels`, each with what
+            the user can do.
+    """
+    path = Path(path).absolute()
+    size_bytes = check_file(path).st_size
+    reader = _open_reader(path)
+    try:
+        _try_pixels(path, reader)
+    except SlideError:
+        reader.close()
+        raise
+    return Slide(reader, make_info(path, reader.name, reader.facts, mpp=mpp, size_bytes=size_bytes))
+
+
+def _open_reader(path: Path) -> Reader:
+    try:
+        reader = OpenSlideReader(path)
+    except Exception as error:  # OpenSlide's refusals, and what ctypes makes of a hostile header
+        return _second_reader(path, error)
+    try:
+        if reader.facts.vendor in _PLAIN_TIFFS and is_tiff(path):
+            return _checked(path, reader)
+    except SlideError:
+        reader.close()
+        raise
+    return reader
+
+
+def _second_reader(path: Path, refusal: Exception) -> Reader:
+    from openslide import OpenSlideUnsupportedFormatError
+
+    if is_tiff(path):
+        return TiffReader(path)
+    if isinstance(refusal, OpenSlideUnsupportedFormatError):
+        raise not_a_slide(path) from refusal
+    if isinstance(refusal, OSError):
+        raise os_problem(path, refusal) from refusal
+    raise unreadable(path, refusal) from refusal
+
+
+def _checked(path: Path, reader: OpenSlideReader) -> Reader:
+    """The reader for a plain TIFF that OpenSlide opens, once its index is known to be whole and its colours to be RGB.
+
+    An OME-TIFF hides its coarser levels where OpenSlide does not look; then the second reader sees more.
+    """
+    with open_tiff(path) as tiff:
+        page = tiff.pages.first
+        check_pixels(path, page)
+        for other in tiff.pages:
+            offsets, counts = (np.asarray(numbers, np.int64) for numbers in (other.dataoffsets, other.databytecounts))
+            check_whole(path, offsets, counts, path.stat().st_size)
+        hidden_levels = len(reader.facts.level_dimensions) == 1 and bool(page.subifds)
+    if not hidden_levels:
+        return reader
+    try:
+        better = TiffReader(path)
+    except PathassetsError:
+        return reader
+    reader.close()
+    return better
+
+
+def _try_pixels(path: Path, reader: Reader) -> None:
+    """Decodes a pixel of a level; one is enough, for a damaged tile must not cost the slide."""
+    failure: Exception | None = None
+    for level in reversed(range(len(reader.facts.level_dimensions))):
+        width, height = reader.facts.level_dimensions[level]
+        for x, y in _TRIALS:
+            try:
+                reader.read_level(level, int(x * width), int(y * height), 1, 1)
+            except Exception as error:  # decoders raise what they like
+                failure = error
+            else:
+                return
+    raise unreadable(path, f"none of its pixels can be decoded ({failure})") from failure

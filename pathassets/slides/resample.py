@@ -1,0 +1,115 @@
+"""From pixels of a level to pixels of the size asked for.
+
+Belongs here: the arithmetic of windows, and the filters. Does not belong: which file they come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pathassets.slides.reader import Pixels
+
+# A window counts as a whole multiple of its output when it is off by no more than this, in px of the level over its
+# whole width: 224 px cut from a level that is 3.9995 times coarser must not be blurred for a 30th of a pixel.
+WHOLE_PX = 0.25
+# Below this a shift cannot change a pixel by a grey level on any edge softer than half the grey scale.
+_NO_SHIFT_PX = 1 / 128
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a level, in px of that level; not whole in general."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def part(self, rows: tuple[int, int], columns: tuple[int, int], out_hw: tuple[int, int]) -> Window:
+        """What output rows `rows[0]:rows[1]` and columns `columns[0]:columns[1]` of `out_hw` show."""
+        step_y, step_x = self.height / out_hw[0], self.width / out_hw[1]
+        return Window(
+            self.left + columns[0] * step_x,
+            self.top + rows[0] * step_y,
+            (columns[1] - columns[0]) * step_x,
+            (rows[1] - rows[0]) * step_y,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a window becomes an image.
+
+    Attributes:
+        factors: (y, x): whole numbers of level px per output px, when they are whole; else None.
+        margin: Level px to read around the window, so that neighbouring windows fit without a seam.
+        read_hw: Rows and columns to read, margin included.
+    """
+
+    factors: tuple[int, int] | None
+    margin: int
+    read_hw: tuple[int, int]
+
+
+def plan_window(window: Window, out_hw: tuple[int, int], *, seamless: bool = False) -> Plan:
+    """What must be read to show `window` on `out_hw` pixels.
+
+    Args:
+        window: The rectangle.
+        out_hw: Height and width of the output in px.
+        seamless: The window is part of a larger picture: read what the filter sees beyond its border.
+    """
+    factor_y, factor_x = max(1, round(window.height / out_hw[0])), max(1, round(window.width / out_hw[1]))
+    whole = (factor_y * out_hw[0], factor_x * out_hw[1])
+    if abs(whole[0] - window.height) <= WHOLE_PX and abs(whole[1] - window.width) <= WHOLE_PX:
+        return Plan((factor_y, factor_x), 0, whole)
+    margin = math.ceil(2 * max(1.0, window.height / out_hw[0], window.width / out_hw[1])) if seamless else 0
+    rows, columns = math.ceil(window.height - 1e-6), math.ceil(window.width - 1e-6)
+    return Plan(None, margin, (max(1, rows) + 2 * margin, max(1, columns) + 2 * margin))
+
+
+def resample(pixels: Pixels, window: Window, plan: Plan, out_hw: tuple[int, int]) -> Pixels:
+    """`pixels` (what `plan` says to read, uint8 RGB) on `out_hw` px: (height, width, 3).
+
+    Whole factors: the mean over each block of pixels, and factor 1 leaves them as they are. Otherwise a windowed sinc of
+    one output pixel to each side (Hamming), which is as sharp as an area mean without its jumps, or, enlarging, bicubic.
+    """
+    if plan.factors == (1, 1):
+        return pixels
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if plan.factors is not None:
+        return np.asarray(image.reduce((plan.factors[1], plan.factors[0])))
+    enlarges = window.width * window.height < out_hw[0] * out_hw[1]
+    image_filter = Image.Resampling.BICUBIC if enlarges else Image.Resampling.HAMMING
+    edge = plan.margin
+    box = (edge, edge, min(edge + window.width, image.width), min(edge + window.height, image.height))
+    return np.asarray(image.resize((out_hw[1], out_hw[0]), image_filter, box=box))
+
+
+def shift(
+    read: Callable[[int, int, int, int], Pixels], left: float, top: float, width: int, height: int
+) -> Pixels:
+    """Pixels (height, width, 3) from a start that need not be whole, by linear interpolation.
+
+    Args:
+        read: Gives pixels for whole left, top, width, height.
+        left: Where the first column begins, px.
+        top: Where the first row begins, px.
+        width: Columns.
+        height: Rows.
+    """
+    x, y = round(left), round(top)
+    if abs(left - x) <= _NO_SHIFT_PX and abs(top - y) <= _NO_SHIFT_PX:
+        return read(x, y, width, height)
+    from PIL import Image
+
+    x, y = math.floor(left), math.floor(top)
+    image = Image.fromarray(read(x, y, width + 1, height + 1))
+    box = (left - x, top - y, left - x + width, top - y + height)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,199 @@
+"""Where the tiles of a TIFF lie: its levels as tables of byte ranges.
+
+Belongs here: choosing the picture among a TIFF's pages, its levels, whether the file is whole, which kinds of pixels are
+taken. Does not belong: decoding (`tiff_reader`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathassets.errors import PathassetsError
+from pathassets.slides.problems import unreadable, unsupported
+from pathassets.slides.reader import same_picture
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+# One tile is decoded at once: 64 Mpx are 192 MB. Larger "tiles" are whole images in a single strip, or lies.
+MAX_SEGMENT_PX = 2**26
+_RGB, _YCBCR, _GREY, _CMYK = 2, 6, 1, 5
+_JPEGS = (7, 34892)
+
+# tifffile logs what it finds odd in a file; that reaches the user's terminal unless somebody listens.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class TiffLevel:
+    """One level of a TIFF.
+
+    Attributes:
+        size: (width, height) in px.
+        segment_hw: Height and width of a tile (or strip) in px.
+        across: Tiles side by side.
+        offsets: Where each tile begins in the file, bytes.
+        counts: How many bytes each has; 0 for a tile that was left out.
+        planes: 3 when red, green and blue lie in tiles of their own, else 1.
+        pages: One page for each plane that has a page of its own, else one.
+    """
+
+    size: tuple[int, int]
+    segment_hw: tuple[int, int]
+    across: int
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    planes: int
+    pages: tuple[Any, ...]
+
+    @property
+    def per_plane(self) -> int:
+        """Tiles of one plane."""
+        return len(self.offsets) // self.planes
+
+
+@contextmanager
+def open_tiff(path: Path) -> Iterator[TiffFile]:
+    """The TIFF's structure; no pixels are read.
+
+    Raises:
+        SlideError: `file_unreadable` when its directories cannot be followed.
+    """
+    from tifffile import TiffFile
+
+    try:
+        # other files that an OME-TIFF names are not this slide's
+        with TiffFile(path, _multifile=False) as tiff:
+            yield tiff
+    except PathassetsError:
+        raise
+    except Exception as error:  # a damaged directory ends in errors of many kinds
+        raise unreadable(path, f"its TIFF structure is damaged ({error})") from error
+
+
+def picture_series(path: Path, tiff: TiffFile) -> tuple[int, TiffPageSeries]:
+    """The largest picture of the file, and its number.
+
+    Raises:
+        SlideError: `unsupported_pixels` when it is no 8-bit RGB picture.
+    """
+    series = list(tiff.series)
+    if not series:
+        raise unreadable(path, "it holds no image")
+    number = max(range(len(series)), key=lambda i: (_area(series[i]), -i))
+    return number, series[number]
+
+
+def _area(series: TiffPageSeries) -> int:
+    page = series.keyframe
+    return int(page.imagewidth) * int(page.imagelength)
+
+
+def read_levels(path: Path, series: TiffPageSeries, size_bytes: int) -> tuple[TiffLevel, ...]:
+    """The levels of a picture, finest first.
+
+    Raises:
+        SlideError: `unsupported_pixels`, or `file_unreadable` when tiles lie beyond the end of the file.
+    """
+    levels = [_level(path, series.levels[0])]
+    for coarser in series.levels[1:]:
+        page = coarser.keyframe
+        size = (int(page.imagewidth), int(page.imagelength))
+        if min(size) > 0 and same_picture(levels[0].size, size) and size[0] < levels[-1].size[0]:
+            levels.append(_level(path, coarser))
+    for level in levels:
+        check_whole(path, level.offsets, level.counts, size_bytes)
+    return tuple(levels)
+
+
+def _level(path: Path, series: TiffPageSeries) -> TiffLevel:
+    page = series.keyframe
+    planes, pages = _planes(path, series, page)
+    height, width = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else (_strip_rows(page), int(page.imagewidth))
+    if height * width > MAX_SEGMENT_PX:
+        raise unsupported(path, f"{'tiles' if page.is_tiled else 'strips'} of {width} x {height} px, too large to read in parts")
+    across, down = -(-int(page.imagewidth) // width), -(-int(page.imagelength) // height)
+    offsets = np.concatenate([np.asarray(p.dataoffsets, np.int64) for p in pages])
+    counts = np.concatenate([np.asarray(p.databytecounts, np.int64) for p in pages])
+    if not len(offsets) == len(counts) == across * down * planes:
+        raise unreadable(path, f"its index lists {len(offsets)} tiles where {across * down * planes} are needed")
+    return TiffLevel((int(page.imagewidth), int(page.imagelength)), (height, width), across, offsets, counts, planes, pages)
+
+
+def _strip_rows(page: TiffPage) -> int:
+    return max(1, min(int(page.rowsperstrip), int(page.imagelength)))
+
+
+def _planes(path: Path, series: TiffPageSeries, page: TiffPage) -> tuple[int, tuple[TiffPage, ...]]:
+    """How the three colours are laid out: within each tile, in tiles of their own, or on pages of their own."""
+    check_pixels(path, page)
+    if min(int(page.imagewidth), int(page.imagelength)) < 1:
+        raise unreadable(path, "it holds an image without pixels")
+    pages = [p for p in series.pages if p is not None]
+    if page.samplesperpixel == 1 and len(pages) == 3 and series.axes == "CYX":
+        return 3, tuple(_as_page(p) for p in pages)
+    if len(pages) != 1 or page.samplesperpixel not in (3, 4):
+        raise unsupported(path, f"{page.samplesperpixel} colours on {len(pages)} pages, not one RGB picture")
+    if int(page.planarconfig) == 2:
+        return int(page.samplesperpixel), (_as_page(pages[0]),)
+    return 1, (_as_page(pages[0]),)
+
+
+def _as_page(page: Any) -> Any:
+    return page.aspage() if hasattr(page, "aspage") else page
+
+
+def check_pixels(path: Path, page: TiffPage) -> None:
+    """Refuses pixels that would come out in wrong colours, whichever reader takes them.
+
+    Raises:
+        SlideError: `unsupported_pixels`.
+    """
+    photometric, bits = int(page.photometric), page.bitspersample
+    if photometric == _CMYK:
+        raise unsupported(path, "printing colours (CMYK), which no encoder was trained on")
+    if page.dtype is None or page.dtype != np.uint8:
+        raise unsupported(path, f"pixels of {bits} bits a colour ({page.dtype}), not 8-bit RGB")
+    if page.samplesperpixel > 4:
+        raise unsupported(path, f"{page.samplesperpixel} colour channels, not RGB")
+    if photometric > _YCBCR:
+        raise unsupported(path, f"colours of the kind {page.photometric.name}, not RGB")
+
+
+def check_decodable(path: Path, page: TiffPage) -> None:
+    """Refuses what tifffile cannot turn into RGB.
+
+    Raises:
+        SlideError: `unsupported_pixels`.
+    """
+    from tifffile import TIFF
+
+    photometric, compression = int(page.photometric), int(page.compression)
+    if compression != 1 and compression not in TIFF.DECOMPRESSORS:
+        raise unsupported(path, f"pixels compressed in a way that no library here knows (TIFF compression {compression})")
+    if photometric not in (_RGB, _GREY) and not (photometric == _YCBCR and compression in _JPEGS):
+        raise unsupported(path, f"colours of the kind {page.photometric.name} that only its maker's software can turn to RGB")
+
+
+def check_whole(path: Path, offsets: NDArray[np.int64], counts: NDArray[np.int64], size_bytes: int) -> None:
+    """Refuses a file that is shorter than its index says.
+
+    Raises:
+        SlideError: `file_unreadable`.
+    """
+    ends = np.where(counts > 0, offsets + counts, 0)
+    needed, missing = int(ends.max(initial=0)), int((ends > size_bytes).sum())
+    if missing:
+        raise unreadable(
+            path,
+            f"it ends after {size_bytes:,} bytes and its index points to {needed:,} ({missing} tiles are cut off)",
+        )
+
