@@ -40,6 +40,8 @@ class Reason(StrEnum):
     NO_TISSUE = "no_tissue"
     NO_TILES = "no_tiles"
     TOO_FEW_TILES = "too_few_tiles"
+    BAD_TILES = "bad_tiles"
+    PLAN_CHANGED = "plan_changed"
     TOO_MANY_BAD_TILES = "too_many_bad_tiles"
     UNKNOWN_WORDS = "unknown_words"
     WEIGHTS_MISSING = "weights_missing"

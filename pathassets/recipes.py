@@ -113,7 +113,9 @@ class Tiling(Options):
         if self.stride_px is not None and self.overlap > 0:
             raise ValueError("a tiling takes stride_px or overlap, not both")
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"tiling name {self.name!r} must be lower-case letters and digits, joined by single underscores")
+            raise ValueError(
+                f"tiling name {self.name!r} must be lower-case letters and digits, joined by single underscores"
+            )
         if min(*self.tile_hw, *self.stride_hw) < 1:
             raise ValueError("tile_px and stride_px must be positive")
         if isinstance(self.tile_um, str) and not re.fullmatch(r"\d+(\.\d+)?x", self.tile_um):
@@ -256,7 +258,9 @@ class Recipe(Options):
     @classmethod
     def _valid_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError(f"recipe name {name!r} must be lower-case letters and digits, joined by single underscores")
+            raise ValueError(
+                f"recipe name {name!r} must be lower-case letters and digits, joined by single underscores"
+            )
         return name
 
     @property

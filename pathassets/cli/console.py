@@ -114,7 +114,12 @@ def watching(slides: int, *, quiet: bool) -> Iterator[Any]:
     elif not out.is_terminal:
         yield Lines()
     else:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=out, transient=True) as progress:
             yield Bar(progress, slides)
 

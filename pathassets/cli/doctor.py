@@ -11,10 +11,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from pathassets.cli.console import print_json, print_rows
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.errors import PathassetsError
+from pathassets.recipes import Recipe
 from pathassets.steps.session import Session
 
 LIBRARIES = ("dagster", "torch", "torchvision", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs",
@@ -41,7 +43,10 @@ def diagnose(study: Study) -> Iterator[Line]:
         yield _library(name)
     has_config = (study.home / CONFIG_FILE).is_file()
     yield Line(
-        "home", "ok" if has_config else "warning", str(study.home), "" if has_config else "`pathassets init` writes its settings."
+        "home",
+        "ok" if has_config else "warning",
+        str(study.home),
+        "" if has_config else "`pathassets init` writes its settings.",
     )
     free_gb = shutil.disk_usage(_existing(study)).free / 1e9
     enough = free_gb >= MIN_FREE_GB
@@ -49,7 +54,19 @@ def diagnose(study: Study) -> Iterator[Line]:
     yield _tried("store", lambda: _writable(study))
     yield _tried("device", lambda: _device(study))
     for recipe in study.recipes:
-        yield _tried(f"weights of {recipe.key}", lambda recipe=recipe: Session(study).weights_sha256(recipe)[:16])
+        yield _tried(f"weights of {recipe.key}", partial(_weights, recipe))
+
+
+def _weights(recipe: Recipe) -> str:
+    from pathassets.encoders import weights_digest
+
+    found = weights_digest(
+        recipe.encoder,
+        weights=recipe.weights,
+        random_weights=recipe.random_weights,
+        encoder_kwargs=recipe.encoder_kwargs,
+    )
+    return found[:16]
 
 
 def _library(name: str) -> Line:

@@ -35,7 +35,9 @@ def dry_run_study(request: Request) -> int:
     if request.as_json:
         print_json({"slides": rows, "recipes": total})
     else:
-        print_rows(rows, ("file", "width_px", "height_px", "mpp", *(f"tiles {r.tiling.name}" for r in recipes), "problem"))
+        print_rows(
+            rows, ("file", "width_px", "height_px", "mpp", *(f"tiles {r.tiling.name}" for r in recipes), "problem")
+        )
         print_rows(total, ("recipe", "tiles", "GB", "minutes", "tiles_per_second"))
         say("nothing was written")
     return 1 if any(row["problem"] for row in rows) else 0

@@ -28,7 +28,9 @@ app = typer.Typer(
 
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="The study's folder (or PATHASSETS_HOME, or the current directory).", show_default=False),
+    typer.Option(
+        "--home", help="The study's folder (or PATHASSETS_HOME, or the current directory).", show_default=False
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -43,18 +45,28 @@ def main() -> NoReturn:
     except PathassetsError as error:
         log.info("stopped", exc_info=error)
         complain(error)
-        code = 2 if isinstance(error, StudyError) or error.reason in (Reason.WEIGHTS_MISSING, Reason.ENCODER_UNKNOWN) else 1
+        code = (
+            2
+            if isinstance(error, StudyError) or error.reason in (Reason.WEIGHTS_MISSING, Reason.ENCODER_UNKNOWN)
+            else 1
+        )
     except KeyboardInterrupt:
         err.print("interrupted; what was finished stays, run again to go on")
         code = 130
     except BrokenPipeError:
         code = 0
-    except Exception as error:  # noqa: BLE001  a user's terminal is no place for a traceback
+    except Exception as error:
         log.exception("unexpected")
         reason, remedy = Reason.INTERNAL, "See .dagster/pathassets.log in the study's folder; please report it."
         if isinstance(error, OSError) and error.errno == 28:
             reason, remedy = Reason.DISK_FULL, "Free some space and run again; what is done stays done."
-        complain(PathassetsError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", reason=reason, remedy=remedy))
+        complain(
+            PathassetsError(
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                reason=reason,
+                remedy=remedy,
+            )
+        )
         code = 1 if reason is Reason.DISK_FULL else 2
     sys.exit(code)
 
@@ -96,11 +108,17 @@ def demo(home: Annotated[Path, typer.Option("--home", help="Where the demo's stu
 
 @app.command()
 def run(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Slides and folders of slides; none = inbox, manifest and known slides.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Slides and folders of slides; none = inbox, manifest and known slides.")
+    ] = None,
     home: Home = None,
-    encoder: Annotated[list[str] | None, typer.Option(help="Encoder to use; written into pathassets.toml. May be repeated.")] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="Encoder to use; written into pathassets.toml. May be repeated.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Local weight file of the encoder.")] = None,
-    random_weights: Annotated[bool, typer.Option("--random-weights", help="Use untrained weights; every output says so.")] = False,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Use untrained weights; every output says so.")
+    ] = False,
     tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels.", min=8)] = None,
     mpp: Annotated[float | None, typer.Option(help="Resolution of tiles, µm per pixel.", min=0.05, max=100)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = None,
@@ -203,10 +221,7 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def dev(
-    home: Home = None,
-    port: Annotated[int, typer.Option(help="Of Dagster's UI, on 127.0.0.1.")] = 3000,
-) -> None:
+def dev(home: Home = None, port: Annotated[int, typer.Option(help="Of Dagster's UI, on 127.0.0.1.")] = 3000) -> None:
     """Dagster's UI and daemon for a study; picks up files dropped into its inbox."""
     from pathassets.cli.serving import serve
 

@@ -6,6 +6,7 @@ Belongs here: turning stored rows into what a terminal or a program reads. Does 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -87,12 +88,17 @@ def print_verification(study: Study, *, as_json: bool) -> int:
     from pathassets.store.verify import verify
 
     report = verify(Session(study).root, study.home)
+    problems = [asdict(problem) for problem in report.problems]
     if as_json:
-        print_json(report.to_dict())
-    else:
-        for line in report.lines():
-            say(line)
-    return 0 if report.is_sound else 1
+        print_json({**asdict(report), "ok": report.ok})
+        return 0 if report.ok else 1
+    if problems:
+        print_rows(problems, ("key", "message", "remedy"))
+    say(f"{report.n_files} table files and {report.n_groups} array groups read, {len(problems)} damaged")
+    say(f"{len(report.orphans)} array groups and {len(report.temp_files)} temporary files are left over")
+    if not report.snapshot_current:
+        say("results.duckdb is older than the store: `pathassets publish`")
+    return 0 if report.ok else 1
 
 
 def print_encoders(name: str | None, *, as_json: bool) -> None:

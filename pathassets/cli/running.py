@@ -70,6 +70,7 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
     fresh = init_home(request.home)
     recipes = None
     if request.changes_recipes:
+        _check_asked_for(request)
         recipes = add_recipes(
             request.home,
             list(request.encoders),
@@ -86,6 +87,14 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
     nodes = tuple(node for node in nodes if _tiling_used(node, nodes))
     check_encoders(study, nodes)
     return study, nodes
+
+
+def _check_asked_for(request: Request) -> None:
+    """Refuses an encoder that cannot be had before it is written into the settings."""
+    from pathassets.encoders import weights_digest
+
+    for name in request.encoders:
+        weights_digest(name, weights=request.weights, random_weights=request.random_weights)
 
 
 def _tiling_used(node: Node, nodes: Sequence[Node]) -> bool:
@@ -123,11 +132,12 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
     Raises:
         EncoderError: With the reason and the remedy.
     """
-    from pathassets.encoders import check_device, weights_digest
+    from pathassets.encoders import check_device
 
+    session = Session(study)
     check_device(study.device)
     for recipe in {node.recipe.key: node.recipe for node in nodes if node.recipe is not None}.values():
-        weights_digest(recipe.encoder, weights=recipe.weights, random_weights=recipe.random_weights)
+        session.weights_sha256(recipe)
 
 
 def _registered(session: Session, request: Request) -> list[str]:
@@ -222,7 +232,11 @@ def failed_outcomes(session: Session, slide_ids: Sequence[str], launched: Launch
     fresh = [r.outcome for r in (launched.results if launched else []) if r.outcome is not None and not r.usable]
     seen = {(o.slide_id, o.recipe, o.step) for o in fresh}
     tried = {r.slide_id for r in (launched.results if launched else [])}
-    old = [Outcome(**row) for row in _recorded(session, slide_ids) if row["slide_id"] not in tried and row["status"] == Status.FAILED]
+    old = [
+        Outcome(**row)
+        for row in _recorded(session, slide_ids)
+        if row["slide_id"] not in tried and row["status"] == Status.FAILED
+    ]
     return fresh + [o for o in old if (o.slide_id, o.recipe, o.step) not in seen]
 
 
@@ -247,4 +261,3 @@ def _print_next(study: Study) -> None:
     if study.results_path.exists():
         say(f"results: {study.results_path}")
         say(f"""ask:     pathassets sql "SELECT slide_id, n_tiles FROM embeddings" --home {study.home}""")
-

@@ -21,8 +21,21 @@ def serve(study: Study, port: int) -> int:
         "PATHASSETS_HOME": str(study.home),
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "pathassets.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    say(f"Dagster on http://127.0.0.1:{port}; drop slides into {', '.join(map(str, study.inbox_paths))}; Ctrl-C ends it")
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "pathassets.definitions",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    say(
+        f"Dagster on http://127.0.0.1:{port}; drop slides into {', '.join(map(str, study.inbox_paths))}; Ctrl-C ends it"
+    )
     process = subprocess.Popen(command, env=environment, cwd=study.home)
     try:
         return process.wait()

@@ -3,8 +3,6 @@
 Belongs here: specs and metadata. Does not belong: computing anything.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pathassets.config import Study
@@ -102,5 +100,3 @@ def results_asset(study: Study) -> dg.AssetsDefinition:
 def recipe_scope(recipe: Recipe) -> tuple[str, str]:
     """First two parts of a recipe's asset keys."""
     return recipe.tiling.name, recipe.name
-
-

@@ -24,10 +24,7 @@ def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
     results = dg.AssetSelection.assets(RESULTS_KEY)
     return [
         dg.define_asset_job(
-            SLIDES_JOB,
-            selection=slides,
-            partitions_def=SLIDES,
-            description="A batch of slides through every recipe.",
+            SLIDES_JOB, selection=slides, partitions_def=SLIDES, description="A batch of slides through every recipe."
         ),
         dg.define_asset_job(
             COHORT_JOB,

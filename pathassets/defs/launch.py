@@ -16,11 +16,11 @@ import dagster as dg
 import psutil
 
 from pathassets.config import Study
+from pathassets.definitions import build_defs
 from pathassets.defs.cohort_assets import RESULTS_KEY
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
 from pathassets.defs.resources import Workshop
-from pathassets.definitions import build_defs
 from pathassets.errors import ConfigError
 from pathassets.steps.chain import StepResult
 from pathassets.steps.nodes import Node

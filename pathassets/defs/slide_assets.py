@@ -7,8 +7,6 @@ really there, so that three bad slides of sixteen neither hide nor undo the othe
 (docs/decisions/0002-one-op-for-a-chain.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +16,6 @@ from pathassets.config import Study
 from pathassets.defs import describe
 from pathassets.defs.partitions import SLIDES
 from pathassets.defs.resources import LogWatcher, Workshop
-from pathassets.encoders import weights_digest
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.chain import StepResult, run_slide
 from pathassets.steps.nodes import Node, Step, chain
@@ -55,16 +52,14 @@ def terms_key(recipe: Recipe) -> dg.AssetKey:
     return dg.AssetKey([recipe.tiling.name, recipe.name, "term_embeddings"])
 
 
-def code_version(node: Node) -> str:
+def code_version(session: Session, node: Node) -> str:
     """What the numbers of an asset depend on besides its inputs: algorithm, options, weights."""
     if node.step is Step.EMBEDDINGS and node.recipe is not None:
-        recipe = node.recipe
-        weights = weights_digest(recipe.encoder, weights=recipe.weights, random_weights=recipe.random_weights, quick=True)
-        return digest(node.options_digest, weights)
+        return digest(node.options_digest, session.remembered_weights(node.recipe))
     return node.options_digest
 
 
-def asset_spec(node: Node) -> dg.AssetSpec:
+def asset_spec(session: Session, node: Node) -> dg.AssetSpec:
     """What Dagster is told about a node before it has run."""
     deps = [dg.AssetKey(list(parent.key)) for parent in node.upstream]
     if node.step is Step.TEXT_SIMILARITY and node.recipe is not None:
@@ -78,7 +73,7 @@ def asset_spec(node: Node) -> dg.AssetSpec:
         kinds=KINDS[node.step],
         owners=OWNERS,
         tags=tags,
-        code_version=code_version(node),
+        code_version=code_version(session, node),
         skippable=True,
         partitions_def=SLIDES,
         metadata=describe.static(node.step),
@@ -91,12 +86,14 @@ def slide_chain(study: Study) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name="slide_chain",
-        specs=[asset_spec(node) for node in nodes],
+        specs=[asset_spec(Session(study), node) for node in nodes],
         can_subset=True,
         partitions_def=SLIDES,
         backfill_policy=dg.BackfillPolicy.multi_run(study.slides_per_run),
         required_resource_keys={"study"},
-        config_schema={"force": dg.Field(bool, default_value=False, description="Make results that are current again.")},
+        config_schema={
+            "force": dg.Field(bool, default_value=False, description="Make results that are current again.")
+        },
         pool="gpu",
     )
     def _slide_chain(context: dg.AssetExecutionContext) -> Iterator[dg.AssetMaterialization]:
@@ -151,7 +148,7 @@ def version_tags(session: Session, result: StepResult) -> dict[str, str]:
     """Tags from which Dagster knows what is stale; events that are logged by hand carry none by themselves."""
     assert result.outcome is not None
     tags = {
-        "dagster/code_version": code_version(result.node),
+        "dagster/code_version": code_version(session, result.node),
         "dagster/data_version": str(result.outcome.result_digest),
         "dagster/data_version_is_user_provided": "true",
     }
@@ -173,4 +170,6 @@ def _complaint(result: StepResult) -> str:
     if outcome is None:
         missing = ", ".join("/".join(parent.key) for parent in result.node.upstream)
         return f"{result.slide_id}: {'/'.join(result.node.key)} was not made, because {missing} is not there"
-    return f"{result.slide_id}: {outcome.step} failed [{outcome.reason}] {outcome.message} {outcome.remedy or ''}".strip()
+    return (
+        f"{result.slide_id}: {outcome.step} failed [{outcome.reason}] {outcome.message} {outcome.remedy or ''}".strip()
+    )

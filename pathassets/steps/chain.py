@@ -75,9 +75,7 @@ def step_module(step: Step) -> StepModule:
     return module
 
 
-def run_slide(
-    session: Session, slide_id: str, nodes: Sequence[Node], *, force: bool = False
-) -> Iterator[StepResult]:
+def run_slide(session: Session, slide_id: str, nodes: Sequence[Node], *, force: bool = False) -> Iterator[StepResult]:
     """Makes the nodes of one slide that are not current, in order, under the slide's lock.
 
     Args:
@@ -125,9 +123,7 @@ def _run_node(
     return StepResult(slide_id, node, _recorded(session, node, outcome), input_digests=inputs)
 
 
-def wanted_digest(
-    session: Session, slide_id: str, node: Node, inputs: dict[tuple[str, ...], str]
-) -> str:
+def wanted_digest(session: Session, slide_id: str, node: Node, inputs: dict[tuple[str, ...], str]) -> str:
     """Digest of everything that `node` would be made from now."""
     own = step_module(node.step).inputs(session, slide_id, node)
     return digest(node.options_digest, slide_id, [inputs[key] for key in sorted(inputs)], *own)
@@ -188,13 +184,29 @@ def _failed(slide_id: str, node: Node, error: Exception) -> Outcome:
         return failure(slide_id, node, error.reason, error.message, error.remedy)
     if isinstance(error, MemoryError):
         return failure(
-            slide_id, node, Reason.OUT_OF_MEMORY, "the machine ran out of memory", "Use a smaller batch_size or fewer workers."
+            slide_id,
+            node,
+            Reason.OUT_OF_MEMORY,
+            "the machine ran out of memory",
+            "Use a smaller batch_size or fewer workers.",
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return failure(slide_id, node, Reason.DISK_FULL, "the disk is full", "Free some space and run again; what is done stays done.")
+        return failure(
+            slide_id,
+            node,
+            Reason.DISK_FULL,
+            "the disk is full",
+            "Free some space and run again; what is done stays done.",
+        )
     log.error("%s of %s failed", node.step, slide_id, exc_info=error)
     message = f"{type(error).__name__}: {error}"
-    return failure(slide_id, node, Reason.INTERNAL, message[:500], "See .dagster/pathassets.log in the study's folder; please report it.")
+    return failure(
+        slide_id,
+        node,
+        Reason.INTERNAL,
+        message[:500],
+        "See .dagster/pathassets.log in the study's folder; please report it.",
+    )
 
 
 def _recorded(session: Session, node: Node, outcome: Outcome) -> Outcome:

@@ -6,23 +6,16 @@ Does not belong: the stream from pixels to shards (`engine/`).
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 from typing import Any
 
-import polars as pl
-
-from pathassets.encoders import get_card
-from pathassets.engine import EmbedPlan, EmbedResult, PlanError, embed_slide
+from pathassets.engine import EmbedPlan, PlanError
 from pathassets.errors import Reason
-from pathassets.recipes import EmbeddingOptions, Recipe, digest
-from pathassets.steps.chain import Made
+from pathassets.recipes import digest
+from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made
 from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
 from pathassets.steps.session import Session
-from pathassets.steps.tiles import slide_tile_size
-from pathassets.store.arrays import EmbeddingsWriter
 from pathassets.store.groups import is_done, key_of
 
 LIBRARIES = ("torch", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "numpy")
@@ -54,14 +47,120 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     if tiles is None or tiles.is_empty():
         session.tables.write("embeddings", [], slide_id=slide_id, part=recipe_part(recipe))
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to embed")
-    options = _options(session, recipe)
+    options = recipe.embeddings.model_copy(update={"batch_size": session.study.batch_size or recipe.embeddings.batch_size})
     plan = EmbedPlan.of(options, session.encoder(recipe))
     while True:
         made_from = digest(result_digest, *plan.digest_parts())
         try:
-            result, writer = _embed(session, slide_id, recipe, tiles, plan, made_from)
+            result = _embed(session, slide_id, recipe, tiles, plan, made_from)
             break
         except PlanError as error:  # out of memory, overflow: the slide starts anew under a plan that can hold
             plan = error.next_plan
-    _publish(session, slide_id, recipe, tiles, result, writer, made_from)
-    return _verdict(result, plan, options, made_from)
+    return _verdict(result, EmbedPlan.of(options, session.encoder(recipe)), plan, made_from)
+
+
+def _embed(
+    session: Session, slide_id: str, recipe: Recipe, tiles: pl.DataFrame, plan: EmbedPlan, made_from: str
+) -> EmbedResult:
+    """Streams the slide under one plan and publishes it."""
+    encoder = session.encoder(recipe)
+    size = slide_tile_size(recipe.tiling, session.slide_row(slide_id))
+    writer = EmbeddingsWriter(
+        session.root,
+        slide_id,
+        made_from,
+        n_tiles=len(tiles),
+        dim=encoder.dim,
+        dtype=plan.dtype,
+        shard_rows=plan.shard_rows,
+        lock_timeout=LOCK_TIMEOUT_SECONDS,
+    )
+    with writer, session.open_slide(slide_id) as slide:
+        result = embed_slide(
+            slide,
+            tiles,
+            size,
+            encoder,
+            writer,
+            plan,
+            max_bad_tiles=recipe.embeddings.max_bad_tiles,
+            workers=session.study.workers,
+            progress=lambda done, total: session.watcher.tiles(slide_id, done, total),
+        )
+        writer.finish(tiles, {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": encoder.weights_sha256})
+    _publish(session, slide_id, recipe, tiles, plan, result, writer.uri, made_from)
+    return result
+
+
+def _publish(
+    session: Session,
+    slide_id: str,
+    recipe: Recipe,
+    tiles: pl.DataFrame,
+    plan: EmbedPlan,
+    result: EmbedResult,
+    uri: str,
+    made_from: str,
+) -> None:
+    """Timings first: the row of `embeddings` is what says that all is there."""
+    encoder, part = session.encoder(recipe), recipe_part(recipe)
+    named = {"slide_id": slide_id, "recipe": recipe.key, "run_id": session.run_id}
+    timings = [
+        {**named, "step": "embeddings", "stage": stage, "seconds": seconds, "tiles": len(tiles), "device": encoder.device}
+        for stage, seconds in result.timings.items()
+    ]
+    session.tables.write("timings", timings, slide_id=slide_id, part=part)
+    row = {
+        **named,
+        "tiling": recipe.tiling.name,
+        "encoder": recipe.encoder,
+        "uri": uri,
+        "n_tiles": len(tiles),
+        "n_bad_tiles": result.n_bad_tiles,
+        "dim": encoder.dim,
+        "dtype": plan.dtype,
+        "precision": plan.precision,
+        "precision_cosine": result.agreement.cosine,
+        "precision_max_rel_error": result.agreement.max_rel_error,
+        "batch_size": plan.batch_size,
+        "device": encoder.device,
+        "tile_px": recipe.tiling.tile_hw[1],
+        "mpp": slide_tile_size(recipe.tiling, session.slide_row(slide_id)).mpp,
+        "weights_sha256": encoder.weights_sha256,
+        "random_weights": encoder.is_random,
+        "tiles_digest": tiles["digest"][0],
+        "seconds": result.seconds,
+        "libraries": library_versions(),
+        "digest": made_from,
+    }
+    session.tables.write("embeddings", [row], slide_id=slide_id, part=part)
+
+
+def library_versions() -> str:
+    """Versions of the libraries that decide numbers, as JSON."""
+    return json.dumps({name: importlib.metadata.version(name) for name in LIBRARIES})
+
+
+def _verdict(result: EmbedResult, wanted: EmbedPlan, used: EmbedPlan, made_from: str) -> Made:
+    if used != wanted:
+        return Made(
+            Status.FLAGGED,
+            Reason.PLAN_CHANGED,
+            f"the plan changed on the way: {_changes(wanted, used)}",
+            "Ask for this plan in [embeddings] to get it at once; slides under different plans differ in last digits.",
+            made_from,
+        )
+    if result.n_bad_tiles:
+        return Made(
+            Status.FLAGGED,
+            Reason.BAD_TILES,
+            f"{result.n_bad_tiles} tiles cannot be read; their rows are NaN and do not count",
+            "Copy the slide again if the original is whole.",
+            made_from,
+        )
+    return Made(result_digest=made_from)
+
+
+def _changes(wanted: EmbedPlan, used: EmbedPlan) -> str:
+    pairs = {name: (getattr(wanted, name), getattr(used, name)) for name in ("precision", "dtype", "batch_size")}
+    return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new)

@@ -27,7 +27,9 @@ def label_domains(session: Session, slide_id: str, recipe: Recipe) -> None:
         return
     terms = scores["term"].head(scores["term"].n_unique()).to_list()
     probability = scores["probability"].to_numpy().reshape(-1, len(terms))
-    labels = pl.concat([_labels(frame, probability, terms) for _, frame in domains.group_by("variant", maintain_order=True)])
+    labels = pl.concat(
+        [_labels(frame, probability, terms) for _, frame in domains.group_by("variant", maintain_order=True)]
+    )
     summary = session.tables.read("domain_summary", slide_id, part)
     for table, frame in (("domains", domains), ("domain_summary", summary)):
         if frame is not None:

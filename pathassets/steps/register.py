@@ -60,7 +60,9 @@ class _Book:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._rows = {row["slide_id"]: row for row in known_slides(session).iter_rows(named=True)}
-        self._by_path = {path: row for row in self._rows.values() for path in (row["path"], *(row["other_paths"] or ()))}
+        self._by_path = {
+            path: row for row in self._rows.values() for path in (row["path"], *(row["other_paths"] or ()))
+        }
         self._first_with = {row["content_sha256"]: row["slide_id"] for row in reversed(list(self._rows.values()))}
 
     def enter(self, path: Path) -> Registration:

@@ -13,13 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import polars as pl
-
 from pathassets.config import Study
 from pathassets.errors import Reason, SlideError
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.nodes import Node, Step
-from pathassets.store import Root, Tables
+from pathassets.store import Root, Tables, layout
 
 if TYPE_CHECKING:
     from pathassets.encoders.encoder import Encoder
@@ -127,10 +125,22 @@ class Session:
         return self._encoders[key]
 
     def weights_sha256(self, recipe: Recipe) -> str:
-        """What identifies the recipe's weights, without building the network."""
+        """What identifies the recipe's weights, without building the network; noted for `remembered_weights`."""
         from pathassets.encoders import weights_digest
 
-        return weights_digest(recipe.encoder, weights=recipe.weights, random_weights=recipe.random_weights)
+        found = weights_digest(
+            recipe.encoder,
+            weights=recipe.weights,
+            random_weights=recipe.random_weights,
+            encoder_kwargs=recipe.encoder_kwargs,
+        )
+        self.root.put_if_changed(_weights_key(recipe), found.encode())
+        return found
+
+    def remembered_weights(self, recipe: Recipe) -> str:
+        """What the last run found the recipe's weights to be: definitions are loaded too often to hash gigabytes."""
+        found = self.root.read_if_there(_weights_key(recipe))
+        return found.decode() if found else "not-seen-yet"
 
     @contextmanager
     def open_slide(self, slide_id: str) -> Iterator[Slide]:
@@ -145,6 +155,11 @@ class Session:
         check_unchanged(Path(row["path"]), row)
         with open_slide(row["path"], mpp=row["mpp"]) as slide:
             yield slide
+
+
+def _weights_key(recipe: Recipe) -> str:
+    token = digest(recipe.encoder, recipe.weights, recipe.random_weights, recipe.encoder_kwargs)
+    return layout.cache_key("weights", token)
 
 
 def check_unchanged(path: Path, row: dict[str, Any]) -> None:

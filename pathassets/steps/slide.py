@@ -45,7 +45,9 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
         info = slide.info
     pixels = digest("pixels", row["content_sha256"], info.reader, info.mpp)
     extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}
-    session.tables.write("slides", [{**row, **extras, **_probed(info), "digest": pixels, "run_id": session.run_id}], slide_id=slide_id)
+    session.tables.write(
+        "slides", [{**row, **extras, **_probed(info), "digest": pixels, "run_id": session.run_id}], slide_id=slide_id
+    )
     check_mpp(info)
     if info.mpp_origin == "power":
         return Made(

@@ -36,7 +36,9 @@ def current_vectors(session: Session, recipe: Recipe) -> pl.DataFrame:
         & pl.col("tissue_id").is_null()
     )
     current = session.tables.scan("embeddings").filter(pl.col("recipe") == recipe.key).select("slide_id", "digest")
-    joined = vectors.join(current, left_on=("slide_id", "embeddings_digest"), right_on=("slide_id", "digest"), how="semi")
+    joined = vectors.join(
+        current, left_on=("slide_id", "embeddings_digest"), right_on=("slide_id", "digest"), how="semi"
+    )
     return joined.select("slide_id", "vector", "embeddings_digest").sort("slide_id").collect()
 
 

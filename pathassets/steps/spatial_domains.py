@@ -115,7 +115,14 @@ def _write_arrays(
         obs = obs.with_columns(pl.Series(name, variant.labels.astype(str)))
     group = write_derived(session.root, slide_id, str(named["digest"]), "domains", obs=obs, obsm=obsm, obsp=obsp)
     contents = ["obs", *(f"obsm/{key}" for key in obsm), *(f"obsp/{key}" for key in obsp)]
-    row = {**named, "step": "spatial_domains", "name": "domains", "uri": group, "n_tiles": len(tiles), "contents": contents}
+    row = {
+        **named,
+        "step": "spatial_domains",
+        "name": "domains",
+        "uri": group,
+        "n_tiles": len(tiles),
+        "contents": contents,
+    }
     session.tables.write("derived_arrays", [row], slide_id=slide_id, part=recipe_part(recipe))
 
 

@@ -93,4 +93,3 @@ def _rows(session: Session, recipe: Recipe, terms: Terms) -> list[dict]:
         }
         for term, vector, unknown in zip(terms.terms, terms.vectors, terms.unknown_words, strict=True)
     ]
-

@@ -1,0 +1,34 @@
+"""Studies of synthetic slides, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.commands import Command, run_command
+
+
+@pytest.fixture(scope="session")
+def pathassets() -> Command:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def slides(tmp_path_factory) -> list[Path]:
+    """Two small synthetic slides of different stains."""
+    from pathassets.slides.synthetic import synthetic_slide
+
+    folder = tmp_path_factory.mktemp("slides")
+    paths = [folder / f"synthetic_{seed}.tiff" for seed in (1, 2)]
+    for seed, path in enumerate(paths, 1):
+        synthetic_slide(path, seed=seed, width_px=2048, height_px=1792)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory, slides, pathassets) -> Path:
+    """A finished study of the two slides, with the cohort's assets. Tests must not change it."""
+    home = tmp_path_factory.mktemp("study")
+    run = pathassets("run", *slides, "--home", home, "--select", "*")
+    assert run.returncode == 0, run.stdout + run.stderr
+    return home

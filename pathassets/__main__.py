@@ -1,0 +1,5 @@
+"""`python -m pathassets` is the command `pathassets`."""
+
+from pathassets.cli import main
+
+main()
