@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from pathassets.core import graph
-from pathassets.core.geometry import TileSize
-from pathassets.recipes import DomainOptions
+from pathassets.core.geometry import tile_size
+from pathassets.core.tiling import grid_tiles
+from pathassets.recipes import DomainOptions, Tiling
+
+RINGS = DomainOptions(graph="rings")
 
 
 def _grid(rows, cols, stride=448.3):
@@ -66,32 +69,36 @@ def test_rings_count_tiles_around():
         np.testing.assert_array_equal(found.toarray() > 0, near)
 
 
-def test_one_ring_is_the_default_radius_on_any_rounded_grid():
-    for stride in (10.4, 223.5, 448.3, 897.77):
-        x, y = _grid(40, 40, stride)
-        size, step = (round(stride), round(stride)), (stride, stride)
-        radius = graph.tile_graph(x, y, size, step, DomainOptions())
-        rings = graph.tile_graph(x, y, size, step, DomainOptions(graph="rings"))
-        assert (radius != rings).nnz == 0, stride
+def _frame(rows, cols, tile_px, mpp):
+    """Every tile of a bare slide; `mpp` is the tiling's, the slide has 1 µm/px."""
+    tiling = Tiling(tile_px=tile_px, mpp=mpp)
+    height, width = tiling.tile_hw
+    extent = round(width * mpp * cols) + 2, round(height * mpp * rows) + 2
+    tiles = grid_tiles(*extent, tile_size(tiling, 1.0, None, [extent]), None)
+    assert tiles["grid_row"].max() == rows - 1
+    assert tiles["grid_col"].max() == cols - 1
+    return tiles
 
 
-@pytest.mark.parametrize("stride", [64.49, 223.5, 448.3])
-def test_a_radius_of_one_tile_joins_the_four_nearest_despite_rounding(stride):
-    x, y = _grid(30, 30, stride)
-    found = graph.tile_graph(x, y, (round(stride),) * 2, (stride, stride), DomainOptions(radius_tiles=1))
-    assert np.diff(found.indptr).reshape(30, 30)[1:-1, 1:-1].tolist() == [[5] * 28] * 28
+@pytest.mark.parametrize("mpp", [0.987, 1.0, 2.0013, 4.00771])
+def test_one_ring_is_the_default_radius_on_any_rounded_grid(mpp):
+    tiles = _frame(30, 20, 64, mpp)
+    radius = graph.tile_graph(tiles, DomainOptions())
+    rings = graph.tile_graph(tiles, RINGS)
+    assert (radius != rings).nnz == 0
+    assert np.diff(rings.indptr).max() == 9
 
 
-def test_tiles_that_are_not_square_have_neighbours_on_both_axes():
-    r, c = np.divmod(np.arange(25), 5)
-    found = graph.tile_graph(c * 100, r * 300, (300, 100), (300.0, 100.0), DomainOptions())
+@pytest.mark.parametrize("mpp", [0.987, 2.0013, 3.49])
+def test_a_radius_of_one_tile_joins_the_four_nearest_despite_rounding(mpp):
+    found = graph.tile_graph(_frame(30, 30, 64, mpp), DomainOptions(radius_tiles=1))
+    assert (np.diff(found.indptr).reshape(30, 30)[1:-1, 1:-1] == 5).all()
+
+
+@pytest.mark.parametrize("hw", [(300, 100), (100, 300)])
+def test_tiles_that_are_not_square_have_neighbours_on_both_axes(hw):
+    found = graph.tile_graph(_frame(5, 5, hw, 1.0), DomainOptions())
     assert np.diff(found.indptr)[12] == 9
-
-
-def test_grid_index_undoes_the_rounding_of_tile_positions():
-    size = TileSize((224, 224), (448, 448), (448.35, 448.35), 0.5, 1.0)
-    k = np.arange(1000)
-    np.testing.assert_array_equal(graph.grid_index(np.rint(k * size.stride_hw[0]), size.stride_hw[0]), k)
 
 
 def test_contiguity_and_pieces_of_a_small_map():
@@ -110,6 +117,8 @@ def test_lone_tiles_and_no_tiles():
     empty = graph.radius_graph([], [], 10)
     assert empty.shape == (0, 0)
     assert graph.contiguity(empty, []) == {}
+    frame = _frame(2, 2, 64, 1.0).clear()
+    assert graph.tile_graph(frame, DomainOptions()).shape == graph.tile_graph(frame, RINGS).shape == (0, 0)
     assert graph.smooth(empty, np.zeros((0, 3), np.float32)).shape == (0, 3)
 
 

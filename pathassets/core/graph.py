@@ -7,6 +7,8 @@ A graph is a symmetric CSR matrix of ones, n x n, with the tile itself among its
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array, csr_array
@@ -14,6 +16,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pathassets.recipes import DomainOptions
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # Tile k starts at round(k * stride): two neighbours can be 1 px further apart, on each axis, than their size says.
 ROUNDING_PX = 1.5
@@ -34,28 +39,24 @@ def ring_graph(grid_row: ArrayLike, grid_col: ArrayLike, rings: int = 1) -> csr_
     return _graph(_points(grid_col, grid_row), rings + 0.5, np.inf)
 
 
-def tile_graph(
-    x_px: ArrayLike, y_px: ArrayLike, size_hw: tuple[int, int], stride_hw: tuple[float, float], options: DomainOptions
-) -> csr_array:
-    """The graph that `options` asks for.
+def tile_graph(tiles: pl.DataFrame, options: DomainOptions) -> csr_array:
+    """The graph over `tiles` that `options` asks for, in the frame's order.
+
+    `radius_tiles` counts tile widths, on the vertical axis heights; `rings` count rows and columns of the grid.
 
     Args:
-        x_px: Left edges of the tiles, level-0 px.
-        y_px: Upper edges.
-        size_hw: Height and width of a tile in level-0 px: what `radius_tiles` counts, on each axis its own.
-        stride_hw: Exact vertical and horizontal step of the grid in level-0 px: what `rings` count.
+        tiles: `x_px`, `y_px`, `width_px`, `height_px` (level-0 px), `grid_row`, `grid_col`, see `tiling.grid_tiles`.
         options: `graph`, `radius_tiles`, `rings` are read.
     """
     if options.graph == "rings":
-        return ring_graph(grid_index(y_px, stride_hw[0]), grid_index(x_px, stride_hw[1]), options.rings)
-    squeeze = size_hw[1] / size_hw[0]
+        return ring_graph(tiles["grid_row"].to_numpy(), tiles["grid_col"].to_numpy(), options.rings)
+    if tiles.is_empty():
+        return radius_graph([], [], 1.0)
+    width, height = int(tiles["width_px"][0]), int(tiles["height_px"][0])
+    squeeze = width / height
     rounding = ROUNDING_PX * max(1.0, squeeze)
-    return radius_graph(x_px, np.asarray(y_px) * squeeze, options.radius_tiles * size_hw[1] + rounding)
-
-
-def grid_index(px: ArrayLike, stride_px: float) -> NDArray[np.int64]:
-    """Row or column of the grid whose tile k starts at `round(k * stride_px)`."""
-    return np.rint(np.asarray(px, dtype=np.float64) / stride_px).astype(np.int64)
+    x, y = tiles["x_px"].to_numpy(), tiles["y_px"].to_numpy() * squeeze
+    return radius_graph(x, y, options.radius_tiles * width + rounding)
 
 
 def _points(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
