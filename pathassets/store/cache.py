@@ -30,8 +30,8 @@ def remembered(root: Root, kind: str, path: Path, compute: Callable[[Path], str]
         OSError: The file is not there, or cannot be read.
     """
     stat = path.stat()
-    stamp = [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
-    key = layout.cache_key(kind, stamp[0])
+    name = str(path.absolute())
+    stamp, key = [name, stat.st_size, stat.st_mtime_ns], layout.cache_key(kind, name)
     known = _known(root, key)
     if known.get("stamp") == stamp:
         return str(known["value"])

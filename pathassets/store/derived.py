@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array, csr_matrix
 
 
-def write_group(
+def write_derived(
     root: Root,
     slide_id: str,
     digest: str,
@@ -41,7 +41,7 @@ def write_group(
     obsp: Mapping[str, csr_array | csr_matrix] | None = None,
     uns: Mapping[str, Any] | None = None,
     lock_timeout: float = 600.0,
-) -> tuple[str, list[str]]:
+) -> str:
     """Stores arrays about a slide's tiles; a finished group with this digest is left as it is.
 
     Args:
@@ -56,7 +56,7 @@ def write_group(
         lock_timeout: Seconds to wait for another writer of the same group.
 
     Returns:
-        Absolute path of the group, and what it holds (`obsm/X_pca`): the columns `uri` and `contents`.
+        Absolute path of the group: the column `uri` of `derived_arrays`.
 
     Raises:
         ValueError: An array has not as many rows as `obs`.
@@ -73,11 +73,10 @@ def write_group(
             elements = {"obs": obs_frame(obs), "obsm": obsm, "obsp": obsp, "uns": described}
             write_elements(root, group, elements)
             mark_done(root, group, {"slide_id": slide_id, "digest": digest, "rows": obs.height})
-    contents = [f"obsm/{key}" for key in sorted(obsm)] + [f"obsp/{key}" for key in sorted(obsp)]
-    return str(root.local(group)), contents
+    return str(root.local(group))
 
 
-def read_group(root: Root, uri: str | Path) -> AnnData:
+def read_derived(root: Root, uri: str | Path) -> AnnData:
     """A finished group of derived arrays.
 
     Raises:

@@ -211,16 +211,16 @@ class Root:
 
     # -- housekeeping ----------------------------------------------------------------------------------------------
 
-    def temp_files(self, older_than_s: float = DAY_S) -> list[Path]:
-        """Half-written files that a killed process left behind more than `older_than_s` seconds ago."""
-        limit = time.time() - older_than_s
+    def temp_files(self, older_than: float = DAY_S) -> list[Path]:
+        """Half-written files that a killed process left behind more than `older_than` seconds ago."""
+        limit = time.time() - older_than
         with translated(f"list {self.path}", reading=True):
             entries = (_entry(self.path, item) for item in _files(self.path, temps=True))
             return sorted(self.path / e.key for e in entries if e is not None and e.mtime < limit)
 
-    def sweep(self, older_than_s: float = DAY_S) -> int:
+    def sweep(self, older_than: float = DAY_S) -> int:
         """Deletes `temp_files`; their number."""
-        old = self.temp_files(older_than_s)
+        old = self.temp_files(older_than)
         for path in old:
             with translated(f"delete {path}"):
                 path.unlink(missing_ok=True)
