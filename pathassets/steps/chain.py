@@ -71,7 +71,7 @@ class StepModule(Protocol):
 
 def step_module(step: Step) -> StepModule:
     """The module of a step, loaded when it is needed: some bring torch or scanpy with them."""
-    module: StepModule = importlib.import_module(f"pathassets.steps.{step}")  # type: ignore[assignment]
+    module: StepModule = importlib.import_module(f"pathassets.steps.{step}")
     return module
 
 
@@ -169,7 +169,7 @@ def _success(slide_id: str, node: Node, wanted: str, made: Made) -> Outcome:
         slide_id=slide_id,
         recipe=node.recipe_key,
         step=str(node.step),
-        status=made.status,
+        status=str(made.status),
         reason=str(made.reason) if made.reason else None,
         message=made.message,
         remedy=made.remedy,

@@ -6,16 +6,22 @@ Does not belong: the stream from pixels to shards (`engine/`).
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 from typing import Any
 
-from pathassets.engine import EmbedPlan, PlanError
+import polars as pl
+
+from pathassets.engine import EmbedPlan, EmbedResult, PlanError, Settings, embed_slide
 from pathassets.errors import Reason
 from pathassets.recipes import digest
 from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made
 from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session
+from pathassets.steps.session import Session, made_by
+from pathassets.steps.tiles import slide_tile_size
+from pathassets.store.arrays import EmbeddingsWriter
 from pathassets.store.groups import is_done, key_of
 
 LIBRARIES = ("torch", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "numpy")
@@ -47,22 +53,25 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     if tiles is None or tiles.is_empty():
         session.tables.write("embeddings", [], slide_id=slide_id, part=recipe_part(recipe))
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to embed")
-    options = recipe.embeddings.model_copy(update={"batch_size": session.study.batch_size or recipe.embeddings.batch_size})
+    options = recipe.embeddings.model_copy(
+        update={"batch_size": session.study.batch_size or recipe.embeddings.batch_size}
+    )
     plan = EmbedPlan.of(options, session.encoder(recipe))
     while True:
         made_from = digest(result_digest, *plan.digest_parts())
         try:
-            result = _embed(session, slide_id, recipe, tiles, plan, made_from)
+            _, n_bad = _embed(session, slide_id, node, tiles, plan, made_from)
             break
         except PlanError as error:  # out of memory, overflow: the slide starts anew under a plan that can hold
             plan = error.next_plan
-    return _verdict(result, EmbedPlan.of(options, session.encoder(recipe)), plan, made_from)
+    return _verdict(n_bad, EmbedPlan.of(options, session.encoder(recipe)), plan, made_from)
 
 
 def _embed(
-    session: Session, slide_id: str, recipe: Recipe, tiles: pl.DataFrame, plan: EmbedPlan, made_from: str
-) -> EmbedResult:
-    """Streams the slide under one plan and publishes it."""
+    session: Session, slide_id: str, node: Node, tiles: pl.DataFrame, plan: EmbedPlan, made_from: str
+) -> tuple[EmbedResult, int]:
+    """Streams the slide under one plan and publishes it; returns what was done and how many tiles are bad in all."""
+    recipe = recipe_of(node)
     encoder = session.encoder(recipe)
     size = slide_tile_size(recipe.tiling, session.slide_row(slide_id))
     writer = EmbeddingsWriter(
@@ -83,30 +92,44 @@ def _embed(
             encoder,
             writer,
             plan,
+            name=slide_id,
             max_bad_tiles=recipe.embeddings.max_bad_tiles,
-            workers=session.study.workers,
             progress=lambda done, total: session.watcher.tiles(slide_id, done, total),
+            settings=Settings(workers=session.study.workers),
         )
-        writer.finish(tiles, {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": encoder.weights_sha256})
-    _publish(session, slide_id, recipe, tiles, plan, result, writer.uri, made_from)
-    return result
+        marker = writer.finish(
+            tiles, {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": encoder.weights_sha256}
+        )
+    _publish(session, slide_id, node, tiles, result, writer.uri, marker, made_from)
+    return result, int(marker["n_bad"])
 
 
 def _publish(
     session: Session,
     slide_id: str,
-    recipe: Recipe,
+    node: Node,
     tiles: pl.DataFrame,
-    plan: EmbedPlan,
     result: EmbedResult,
     uri: str,
+    marker: dict[str, Any],
     made_from: str,
 ) -> None:
     """Timings first: the row of `embeddings` is what says that all is there."""
-    encoder, part = session.encoder(recipe), recipe_part(recipe)
-    named = {"slide_id": slide_id, "recipe": recipe.key, "run_id": session.run_id}
+    recipe = recipe_of(node)
+    encoder, part, plan = session.encoder(recipe), recipe_part(recipe), result.plan
+    before = embeddings_row(session, slide_id, recipe)
+    if before is not None and before["digest"] == made_from and not result.n_computed:
+        return  # the row and its measured times are those of the run that computed the group
+    named = {"slide_id": slide_id, "recipe": recipe.key}
     timings = [
-        {**named, "step": "embeddings", "stage": stage, "seconds": seconds, "tiles": len(tiles), "device": encoder.device}
+        {
+            **named,
+            "step": "embeddings",
+            "stage": stage,
+            "seconds": seconds,
+            "tiles": len(tiles),
+            "device": encoder.device,
+        }
         for stage, seconds in result.timings.items()
     ]
     session.tables.write("timings", timings, slide_id=slide_id, part=part)
@@ -116,12 +139,12 @@ def _publish(
         "encoder": recipe.encoder,
         "uri": uri,
         "n_tiles": len(tiles),
-        "n_bad_tiles": result.n_bad_tiles,
+        "n_bad_tiles": marker["n_bad"],
         "dim": encoder.dim,
         "dtype": plan.dtype,
         "precision": plan.precision,
-        "precision_cosine": result.agreement.cosine,
-        "precision_max_rel_error": result.agreement.max_rel_error,
+        "precision_cosine": result.agreement.cosine if result.agreement else None,
+        "precision_max_rel_error": result.agreement.max_rel_error if result.agreement else None,
         "batch_size": plan.batch_size,
         "device": encoder.device,
         "tile_px": recipe.tiling.tile_hw[1],
@@ -131,7 +154,7 @@ def _publish(
         "tiles_digest": tiles["digest"][0],
         "seconds": result.seconds,
         "libraries": library_versions(),
-        "digest": made_from,
+        **made_by(session, node, made_from),
     }
     session.tables.write("embeddings", [row], slide_id=slide_id, part=part)
 
@@ -141,7 +164,7 @@ def library_versions() -> str:
     return json.dumps({name: importlib.metadata.version(name) for name in LIBRARIES})
 
 
-def _verdict(result: EmbedResult, wanted: EmbedPlan, used: EmbedPlan, made_from: str) -> Made:
+def _verdict(n_bad: int, wanted: EmbedPlan, used: EmbedPlan, made_from: str) -> Made:
     if used != wanted:
         return Made(
             Status.FLAGGED,
@@ -150,11 +173,11 @@ def _verdict(result: EmbedResult, wanted: EmbedPlan, used: EmbedPlan, made_from:
             "Ask for this plan in [embeddings] to get it at once; slides under different plans differ in last digits.",
             made_from,
         )
-    if result.n_bad_tiles:
+    if n_bad:
         return Made(
             Status.FLAGGED,
             Reason.BAD_TILES,
-            f"{result.n_bad_tiles} tiles cannot be read; their rows are NaN and do not count",
+            f"{n_bad} tiles cannot be read; their rows are NaN and do not count",
             "Copy the slide again if the original is whole.",
             made_from,
         )

@@ -91,7 +91,7 @@ def failure(slide_id: str, node: Node, reason: Reason, message: str, remedy: str
         slide_id=slide_id,
         recipe=node.recipe_key,
         step=str(node.step),
-        status=Status.FAILED,
+        status=str(Status.FAILED),
         reason=str(reason),
         message=message,
         remedy=remedy or None,

@@ -5,6 +5,7 @@ Belongs here: finding files, giving ids, noticing moved, changed and doubled fil
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class _Book:
         self._first_with = {row["content_sha256"]: row["slide_id"] for row in reversed(list(self._rows.values()))}
 
     def enter(self, path: Path) -> Registration:
-        path = path.absolute()
+        path = Path(os.path.abspath(path))
         size, mtime_ns = _stat(path)
         known = self._by_path.get(str(path))
         if known and size is not None and (known["size_bytes"], known["mtime_ns"]) == (size, mtime_ns):
@@ -85,7 +86,7 @@ class _Book:
             self._seen_again(known, path)
             return Registration(slide_id, path, False)
         first = self._first_with.setdefault(content, slide_id)
-        row = {
+        row: dict[str, Any] = {
             "slide_id": slide_id,
             "path": str(path),
             "size_bytes": size,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pathassets.config import Study
 from pathassets.errors import Reason, SlideError
 from pathassets.recipes import Recipe, digest
-from pathassets.steps.nodes import Node, Step
+from pathassets.steps.nodes import Node
 from pathassets.store import Root, Tables, layout
 
 if TYPE_CHECKING:
@@ -176,11 +176,6 @@ def check_unchanged(path: Path, row: dict[str, Any]) -> None:
         )
 
 
-def upstream_of(node: Node, step: Step) -> Node:
-    """The nearest node of kind `step` that `node` depends on."""
-    for parent in node.upstream:
-        if parent.step is step:
-            return parent
-    for parent in node.upstream:
-        return upstream_of(parent, step)
-    raise LookupError(f"{node.key} does not depend on {step}")
+def made_by(session: Session, node: Node, result_digest: str) -> dict[str, str | None]:
+    """The columns by which every row says what made it."""
+    return {"digest": result_digest, "code_version": node.options_digest, "run_id": session.run_id}

@@ -13,7 +13,7 @@ from pathassets.recipes import digest
 from pathassets.steps.chain import Made
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session, check_unchanged
+from pathassets.steps.session import Session, check_unchanged, made_by
 
 if TYPE_CHECKING:
     from pathassets.slides import SlideInfo
@@ -45,9 +45,8 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
         info = slide.info
     pixels = digest("pixels", row["content_sha256"], info.reader, info.mpp)
     extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}
-    session.tables.write(
-        "slides", [{**row, **extras, **_probed(info), "digest": pixels, "run_id": session.run_id}], slide_id=slide_id
-    )
+    full = {**row, **extras, **_probed(info), **made_by(session, node, pixels)}
+    session.tables.write("slides", [full], slide_id=slide_id)
     check_mpp(info)
     if info.mpp_origin == "power":
         return Made(

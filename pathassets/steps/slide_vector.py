@@ -17,7 +17,7 @@ from pathassets.steps.chain import Made
 from pathassets.steps.embedded import embeddings_row, open_embeddings, recipe_of, recipe_part
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session
+from pathassets.steps.session import Session, made_by
 from pathassets.store.arrays import Embeddings
 
 ROWS = 4096
@@ -41,7 +41,9 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
         session.tables.write("slide_vectors", [], slide_id=slide_id, part=recipe_part(recipe))
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to reduce")
     embeddings = open_embeddings(session, row)
-    rows = _rows(session, slide_id, recipe, embeddings, row["digest"], result_digest)
+    named = {"slide_id": slide_id, "recipe": recipe.key, "embeddings_digest": row["digest"]}
+    named |= made_by(session, node, result_digest)
+    rows = _rows(recipe, embeddings, named)
     session.tables.write("slide_vectors", rows, slide_id=slide_id, part=recipe_part(recipe))
     return Made()
 
@@ -58,22 +60,16 @@ class _Chunks:
             yield rows, self.tissue_ids[i * ROWS : i * ROWS + len(rows)]
 
 
-def _rows(
-    session: Session, slide_id: str, recipe: Recipe, embeddings: Embeddings, source: str, result_digest: str
-) -> list[dict[str, Any]]:
+def _rows(recipe: Recipe, embeddings: Embeddings, named: dict[str, Any]) -> list[dict[str, Any]]:
     chunks = _Chunks(embeddings)
     good = chunks.tissue_ids[embeddings.ok]
     return [
         {
-            "slide_id": slide_id,
-            "recipe": recipe.key,
+            **named,
             "method": method,
             "tissue_id": tissue_id,
             "n_tiles": int(good.size if tissue_id is None else (good == tissue_id).sum()),
             "vector": vector.tolist(),
-            "embeddings_digest": source,
-            "digest": result_digest,
-            "run_id": session.run_id,
         }
         for (method, tissue_id), vector in reduce_embeddings(chunks, recipe.vectors.methods).items()
     ]

@@ -20,7 +20,7 @@ from pathassets.steps.embedded import embeddings_row, open_embeddings, recipe_of
 from pathassets.steps.labels import label_domains
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session
+from pathassets.steps.session import Session, made_by
 from pathassets.store.derived import write_derived
 
 TABLES = ("domains", "domain_summary", "derived_arrays")
@@ -51,8 +51,8 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     features = embeddings.read()[embeddings.ok]
     graph = tile_graph(tiles, recipe.domains)
     result = spatial_domains(features, graph, recipe.domains)
-    made_by = {"embeddings_digest": row["digest"], "digest": result_digest, "run_id": session.run_id}
-    named = {"slide_id": slide_id, "recipe": recipe.key, **made_by}
+    named = {"slide_id": slide_id, "recipe": recipe.key, "embeddings_digest": row["digest"]}
+    named |= made_by(session, node, result_digest)
     _write_arrays(session, slide_id, recipe, tiles, graph, result, named)
     session.tables.write("domains", _domain_rows(result, tiles, named), slide_id=slide_id, part=part)
     session.tables.write("domain_summary", _summary_rows(result, named), slide_id=slide_id, part=part)

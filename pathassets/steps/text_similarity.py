@@ -19,7 +19,7 @@ from pathassets.steps.embedded import embeddings_row, open_embeddings, recipe_of
 from pathassets.steps.labels import label_domains
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session
+from pathassets.steps.session import Session, made_by
 from pathassets.steps.terms import Terms, make_terms, terms_digest
 
 
@@ -46,10 +46,10 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
         session.tables.write("text_scores", [], slide_id=slide_id, part=part)
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to compare with words")
     terms = make_terms(session, recipe)
-    frame = score_tiles(session, row, recipe, terms).with_columns(
-        slide_id=pl.lit(slide_id), recipe=pl.lit(recipe.key), embeddings_digest=pl.lit(row["digest"]),
-        digest=pl.lit(result_digest), run_id=pl.lit(session.run_id, dtype=pl.String),
-    )  # fmt: skip
+    named = {"slide_id": slide_id, "recipe": recipe.key, "embeddings_digest": row["digest"]}
+    named |= made_by(session, node, result_digest)
+    constants = [pl.lit(value, dtype=pl.String).alias(name) for name, value in named.items()]
+    frame = score_tiles(session, row, recipe, terms).with_columns(constants)
     session.tables.write("text_scores", frame, slide_id=slide_id, part=part)
     label_domains(session, slide_id, recipe)
     return _verdict(terms)

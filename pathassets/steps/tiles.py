@@ -17,7 +17,7 @@ from pathassets.recipes import Tiling
 from pathassets.steps.chain import Made
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session
+from pathassets.steps.session import Session, made_by
 from pathassets.steps.tissue import load_labels
 
 if TYPE_CHECKING:
@@ -53,10 +53,8 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     )
     with session.open_slide(slide_id) as slide:
         frame = frame.with_columns(**quality_columns(slide, frame, row["mpp"], size))
-    frame = frame.with_columns(
-        slide_id=pl.lit(slide_id), tiling=pl.lit(tiling.name), digest=pl.lit(result_digest),
-        run_id=pl.lit(session.run_id, dtype=pl.String),
-    )  # fmt: skip
+    constants = {"slide_id": slide_id, "tiling": tiling.name, **made_by(session, node, result_digest)}
+    frame = frame.with_columns(pl.lit(value, dtype=pl.String).alias(name) for name, value in constants.items())
     session.tables.write("tiles", frame, slide_id=slide_id, part=tiling.name)
     return _verdict(frame, size, row)
 

@@ -16,11 +16,12 @@ from pathassets.errors import Reason, SlideError
 from pathassets.steps.chain import Made
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session
+from pathassets.steps.session import Session, made_by
 from pathassets.store import layout
 
 if TYPE_CHECKING:
-    from pathassets.core.tissue import TissueMask, TissuePiece
+    from pathassets.core.pieces import TissuePiece
+    from pathassets.core.tissue import TissueMask
 
 THUMBNAIL_PX = 1024
 MAX_MASK_PIXELS = 400_000_000
@@ -43,7 +44,8 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     Raises:
         SlideError: The overview cannot be read, or the mask file cannot (`mask_unreadable`).
     """
-    from pathassets.core.tissue import find_tissue, tissue_pieces
+    from pathassets.core.pieces import tissue_pieces
+    from pathassets.core.tissue import find_tissue
 
     options = node.tissue
     assert options is not None
@@ -53,11 +55,11 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     mpp = row["width_px"] * row["mpp"] / rgb.shape[1]
     session.root.put(layout.thumbnail_key(slide_id), thumbnail_jpeg(rgb))
     mask = session.mask_path(slide_id)
-    found = read_mask(mask) if mask is not None else find_tissue(rgb, mpp, options)
-    scale_x, scale_y = row["width_px"] / found.mask.shape[1], row["height_px"] / found.mask.shape[0]
-    pieces, labels = tissue_pieces(found.mask, row["mpp"], scale_x, scale_y, options)
+    found = read_mask(mask, rgb.shape[:2]) if mask is not None else find_tissue(rgb, mpp, options)
+    scale_x, scale_y = row["width_px"] / rgb.shape[1], row["height_px"] / rgb.shape[0]
+    pieces, labels = tissue_pieces(found.mask, scale_x, scale_y, row["mpp"], options)
     session.root.put(layout.tissue_labels_key(slide_id), pack_labels(labels))
-    rows = [_piece_row(slide_id, piece, found, result_digest, session.run_id) for piece in pieces]
+    rows = [_piece_row(slide_id, piece, found) | made_by(session, node, result_digest) for piece in pieces]
     session.tables.write("tissues", rows, slide_id=slide_id)
     if not pieces:
         return Made(
@@ -69,9 +71,7 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     return Made()
 
 
-def _piece_row(
-    slide_id: str, piece: TissuePiece, found: TissueMask, result_digest: str, run_id: str | None
-) -> dict[str, Any]:
+def _piece_row(slide_id: str, piece: TissuePiece, found: TissueMask) -> dict[str, Any]:
     from shapely import to_geojson
 
     return {
@@ -81,8 +81,6 @@ def _piece_row(
         "n_holes": len(piece.geometry.interiors),
         "geometry": to_geojson(piece.geometry),
         "method": found.method,
-        "digest": result_digest,
-        "run_id": run_id,
     }
 
 
@@ -97,21 +95,21 @@ def thumbnail_jpeg(rgb: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read_mask(path: Path) -> TissueMask:
-    """The user's mask: an image of any size, whatever is not zero is tissue.
+def read_mask(path: Path, shape: tuple[int, int]) -> TissueMask:
+    """The user's mask, an image of any size whose pixels are tissue where they are not zero, as a mask of `shape` (h, w).
 
     Raises:
         SlideError: `mask_unreadable`.
     """
     from PIL import Image, UnidentifiedImageError
 
-    from pathassets.core.tissue import mask_from_image
+    from pathassets.core.pieces import mask_from_image
 
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_MASK_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} px is too large for a mask")
-            return mask_from_image(np.asarray(image))
+            return mask_from_image(np.asarray(image), shape)
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise SlideError(
             f"the tissue mask {path} cannot be read: {error}",
