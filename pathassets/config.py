@@ -295,12 +295,17 @@ def _write_recipes(study: Study, tiling: Tiling, wanted: list[dict[str, Any]], r
     recipes = document.setdefault("recipes", tomlkit.aot())
     if not isinstance(recipes, tomlkit.items.AoT):
         raise ConfigError(f"{path}: `recipes` must be written as [[recipes]] tables", remedy="Rewrite it so.")
-    known = {(item.get("tiling", next(iter(study.tilings))), item.get("name") or slug(item["encoder"])): item for item in recipes}
+    known = {
+        (item.get("tiling", next(iter(study.tilings))), item.get("name") or slug(item["encoder"])): item
+        for item in recipes
+    }
     for item in wanted:
         there = known.get((item["tiling"], item["name"]))
         if there is None:
             recipes.append(tomlkit.item(item))
-        elif {k: there.get(k) for k in ("weights", "random_weights")} != {k: item.get(k) for k in ("weights", "random_weights")}:
+        elif {k: there.get(k) for k in ("weights", "random_weights")} != {
+            k: item.get(k) for k in ("weights", "random_weights")
+        }:
             for key in ("weights", "random_weights"):
                 there.pop(key, None)
                 if key in item:

@@ -63,6 +63,8 @@ DAGSTER_YAML = """\
 # Dagster's instance. State lies beside this file, in SQLite: right for one machine and a few runs at once.
 telemetry:
   enabled: false
+nux:
+  enabled: false          # no sign-up window at the first visit
 
 # Slides wait their turn instead of all starting together: two runs keep a device busy while another reads.
 concurrency:

@@ -152,12 +152,13 @@ def _registered(session: Session, request: Request) -> list[str]:
 def _launch(
     study: Study, request: Request, nodes: Sequence[Node], late: Sequence[str]
 ) -> tuple[Launched | None, list[str]]:
+    from pathassets.definitions import build_defs
     from pathassets.defs.launch import Launcher, open_instance
 
     if not late and not request.select:
         return None, publish_if_stale(study)
     with open_instance(study) as instance, watching(len(late), quiet=request.as_json) as watcher:
-        launcher = Launcher(study, instance, watcher)
+        launcher = Launcher(study, instance, build_defs, watcher)
         wanted = launcher.asset_keys(request.select) if request.select else {node.key for node in nodes}
         chosen = [node for node in nodes if node.key in wanted]
         if late and not request.as_json:
@@ -180,10 +181,11 @@ def publish_if_stale(study: Study) -> list[str]:
 
     if not is_stale(Session(study)):
         return []
+    from pathassets.definitions import build_defs
     from pathassets.defs.launch import Launcher, open_instance
 
     with open_instance(study) as instance:
-        return Launcher(study, instance).publish().problems
+        return Launcher(study, instance, build_defs).publish().problems
 
 
 def publish_study(study: Study) -> int:

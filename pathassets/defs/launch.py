@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 import psutil
 
 from pathassets.config import Study
-from pathassets.definitions import build_defs
 from pathassets.defs.cohort_assets import RESULTS_KEY
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
@@ -48,9 +48,22 @@ class Launched:
 
 
 class Launcher:
-    """Launches jobs of a study in this process on the study's own Dagster instance."""
+    """Launches jobs of a study in this process on the study's own Dagster instance.
 
-    def __init__(self, study: Study, instance: dg.DagsterInstance, watcher: Watcher | None = None) -> None:
+    Args:
+        study: The settings.
+        instance: Dagster's instance.
+        build_defs: `definitions.build_defs`, which lies a floor above this package.
+        watcher: Told about progress.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        instance: dg.DagsterInstance,
+        build_defs: Callable[[Study, Mapping[str, Any]], dg.Definitions],
+        watcher: Watcher | None = None,
+    ) -> None:
         self._study = study
         self._instance = instance
         self._workshop = Workshop(study, watcher)

@@ -199,7 +199,7 @@ def _failed(slide_id: str, node: Node, error: Exception) -> Outcome:
             "Free some space and run again; what is done stays done.",
         )
     log.error("%s of %s failed", node.step, slide_id, exc_info=error)
-    message = f"{type(error).__name__}: {error}"
+    message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return failure(
         slide_id,
         node,

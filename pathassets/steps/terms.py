@@ -51,7 +51,7 @@ def load_terms(session: Session, recipe: Recipe) -> Terms | None:
     return Terms(
         terms=tuple(frame["term"]),
         vectors=np.asarray(frame["vector"].to_list(), np.float32),
-        unknown_words=tuple(tuple(words or ()) for words in frame["unknown_words"]),
+        unknown_words=tuple(tuple(words or ()) for words in frame["unknown_words"].to_list()),
         logit_scale=float(frame["logit_scale"][0]),
         digest=wanted,
     )
