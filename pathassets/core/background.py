@@ -150,7 +150,9 @@ def _level_illumination(density: Floats, glass: Mask) -> None:
 
     Left alone unless glass lies in most parts of the picture, since the surface would run away where there is none.
     """
-    cells = [cell.mean() > 0.02 for band in np.array_split(glass, 3, 0) for cell in np.array_split(band, 3, 1) if cell.size]
+    cells = [
+        cell.mean() > 0.02 for band in np.array_split(glass, 3, 0) for cell in np.array_split(band, 3, 1) if cell.size
+    ]
     if glass.mean() < SURFACE_MIN_SHARE or sum(cells) < SURFACE_MIN_CELLS:
         return
     y = np.linspace(-1, 1, glass.shape[0], dtype=np.float32)
@@ -162,7 +164,9 @@ def _level_illumination(density: Floats, glass: Mask) -> None:
     terms = np.stack([ones, x[columns], y[rows], x[columns] * y[rows], x[columns] ** 2, y[rows] ** 2], axis=1)
     for channel in range(3):
         c, cx, cy, cxy, cxx, cyy = _robust_fit(terms, density[rows, columns, channel])
-        density[..., channel] -= (c + cx * x + cxx * x * x)[None, :] + (cy * y + cyy * y * y)[:, None] + cxy * np.outer(y, x)
+        density[..., channel] -= (
+            (c + cx * x + cxx * x * x)[None, :] + (cy * y + cyy * y * y)[:, None] + cxy * np.outer(y, x)
+        )
 
 
 def _robust_fit(terms: Floats, values: Floats) -> Floats:

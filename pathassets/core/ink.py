@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float32]
+
 # Optical density of an 8-bit value against white 255; the +1 keeps black finite (at 2.41).
 OPTICAL_DENSITY: NDArray[np.float32] = (-np.log10((np.arange(256) + 1.0) / 256.0)).astype(np.float32)
 
@@ -35,7 +37,11 @@ def ink_pixels(rgb: NDArray[np.uint8], min_density: float = CORE_DENSITY) -> NDA
         bool (...).
     """
     density = OPTICAL_DENSITY[rgb]
-    red, green, blue = density[..., 0], density[..., 1], density[..., 2]
+    return ink_densities(density[..., 0], density[..., 1], density[..., 2], min_density)
+
+
+def ink_densities(red: Floats, green: Floats, blue: Floats, min_density: float = CORE_DENSITY) -> NDArray[np.bool_]:
+    """`ink_pixels` for optical densities per channel, float32 arrays of one shape."""
     is_blue = (red > min_density) & (green < 0.82 * red) & (blue < 0.38 * red)
     is_green = (red > 0.7 * min_density) & (green < 0.75 * red) & (green < 0.75 * blue)
     # Eosin and red cells absorb some red light; red ink absorbs none, and blue as strongly as green.

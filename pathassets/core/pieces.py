@@ -5,7 +5,7 @@ Belongs here: dropping small pieces, filling small holes, outlines, a user's own
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,10 @@ Mask = NDArray[np.bool_]
 # Outlines run through the middle between pixels; what is straight within this many mask pixels becomes one line.
 SIMPLIFY_PX = 0.3
 NO_PIECE = -1
+# Single fields of view come as slides too; the limits of area must not empty them.
+SMALL_SHARE = 0.05
+# A mask drawn at full resolution is reduced to about this many pixels.
+MAX_MASK_PIXELS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,19 @@ class TissuePiece:
 
 
 def tissue_pieces(
-    mask: Mask, scale_x: float, scale_y: float, mpp: float, options: TissueOptions | None = None
+    mask: Mask, mpp: float, scale_x: float, scale_y: float, options: TissueOptions | None = None
 ) -> tuple[list[TissuePiece], NDArray[np.int32]]:
     """Splits a mask into pieces.
 
     Pixels belong together when they share an edge. First holes below `min_hole_mm2` are filled (a gap at the picture's
-    border is no hole), then pieces below `min_area_mm2` are dropped; both from the labels and the polygons alike.
+    border is no hole), then pieces below `min_area_mm2` are dropped; both from the labels and the polygons alike. On
+    a picture of a few tenths of a millimetre the limits are at most `SMALL_SHARE` of it, and method `none` drops nothing.
 
     Args:
         mask: bool (h, w).
+        mpp: µm per level-0 pixel.
         scale_x: Level-0 pixels per mask pixel, horizontally, exact: level-0 width / w.
         scale_y: The same vertically.
-        mpp: µm per level-0 pixel.
         options: Least areas.
 
     Returns:
@@ -60,8 +65,9 @@ def tissue_pieces(
     """
     options = options or TissueOptions()
     pixel_mm2 = area_mm2(scale_x * scale_y, mpp)
-    filled = fill_holes(np.asarray(mask, bool), options.min_hole_mm2 / pixel_mm2)
-    labels = _label_by_size(filled, options.min_area_mm2 / pixel_mm2)
+    most = SMALL_SHARE * mask.size
+    filled = fill_holes(np.asarray(mask, bool), min(options.min_hole_mm2 / pixel_mm2, most))
+    labels = _label_by_size(filled, 0 if options.method == "none" else min(options.min_area_mm2 / pixel_mm2, most))
     boxes = ndimage.find_objects(labels + 1)
     pieces = []
     for tissue_id, box in enumerate(boxes):
@@ -70,10 +76,32 @@ def tissue_pieces(
     return pieces, labels
 
 
-def mask_from_image(image: NDArray[np.generic], shape: tuple[int, int]) -> Mask:
-    """A user's mask picture of any size as a mask of `shape` (h, w); any value but 0 is tissue.
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue on one picture.
 
-    A last axis of 2 or 4 holds transparency: fully transparent pixels are not tissue. Pixels are picked by their centres.
+    Attributes:
+        mask: bool (h, w).
+        method: What was used: `otsu`, `entropy`, `none` or `file`.
+        metrics: Numbers to look at. Shares of the picture: `tissue_share`, `ink_share`, `glass_share`. Shares of what the method
+            found before: `ink_removed`, `artefact_removed`. `agreement`: intersection over union of the two methods
+            (when both ran). `threshold`: in the method's unit. `white_level`: grey levels. `dark_background`: 0 or 1.
+    """
+
+    mask: Mask
+    method: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def mask_from_image(image: NDArray[np.generic], shape: tuple[int, int] | None = None) -> TissueMask:
+    """A user's mask picture as a mask; any value but 0 is tissue.
+
+    A last axis of 2 or 4 holds transparency: fully transparent pixels are not tissue.
+
+    Args:
+        image: (h, w) or (h, w, channels), any type.
+        shape: Height and width wanted, each pixel picked by its centre; by default the picture's own, or less when it
+            has more than `MAX_MASK_PIXELS`.
 
     Raises:
         ValueError: `image` has no pixels, or is neither (h, w) nor (h, w, channels).
@@ -86,17 +114,25 @@ def mask_from_image(image: NDArray[np.generic], shape: tuple[int, int]) -> Mask:
         marked = (image[..., :-1] != 0).any(axis=2) & (image[..., -1] != 0)
     else:
         marked = (image != 0).any(axis=2)
+    if shape is None:
+        shrink = min(1.0, (MAX_MASK_PIXELS / marked.size) ** 0.5)
+        shape = max(1, round(marked.shape[0] * shrink)), max(1, round(marked.shape[1] * shrink))
     rows, columns = (_centres(have, want) for have, want in zip(marked.shape, shape, strict=True))
-    return np.asarray(marked[np.ix_(rows, columns)])
+    mask = np.asarray(marked[np.ix_(rows, columns)])
+    return TissueMask(mask, "file", {"tissue_share": float(mask.mean())})
 
 
 def _centres(have: int, want: int) -> NDArray[np.intp]:
     return np.minimum(((np.arange(want) + 0.5) * (have / want)).astype(np.intp), have - 1)
 
 
-def fill_holes(mask: Mask, min_pixels: float) -> Mask:
-    """Fills enclosed gaps of fewer than `min_pixels`; gaps hang together over corners, as tissue does not."""
-    gaps, n = ndimage.label(np.pad(~mask, 1, constant_values=True), structure=np.ones((3, 3)))
+def fill_holes(mask: Mask, min_pixels: float, thin_walls: bool = False) -> Mask:
+    """Fills enclosed gaps of fewer than `min_pixels`.
+
+    Gaps hang together over corners, as tissue does not; with `thin_walls` a diagonal line of single pixels parts them.
+    """
+    around = ndimage.generate_binary_structure(2, 1 if thin_walls else 2)
+    gaps, n = ndimage.label(np.pad(~mask, 1, constant_values=True), structure=around)
     if n < 2:
         return mask
     # Padding joins all gaps at the border to one, which is never filled.

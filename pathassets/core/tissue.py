@@ -12,15 +12,13 @@ faded to a quarter and restained as pale IHC, and empty slides with dye, dust, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from pathassets.core.background import Contrast, Floats, Mask, contrast, roughness, smooth
 from pathassets.core.ink import FRINGE_DENSITY, ink_pixels
-from pathassets.core.pieces import TissuePiece, fill_holes, mask_from_image, tissue_pieces
+from pathassets.core.pieces import TissueMask, TissuePiece, fill_holes, mask_from_image, tissue_pieces
 from pathassets.recipes import TissueOptions
 
 __all__ = ["ALGORITHM_VERSION", "TissueMask", "TissuePiece", "find_tissue", "mask_from_image", "tissue_pieces"]
@@ -47,6 +45,7 @@ FAR_PATCH_UM = 64.0
 # Fat cells are 40 to 100 µm wide; at least this much of them counts as fat.
 MESH_UM = 90.0
 MESH_LEAST_UM = 28.0
+MESH_LEAST_LINE = 0.007
 MESH_CLOSE_UM = 16.0
 # Limits of the dark-field threshold: 5 to 40 grey levels above the dark level.
 LEAST_GLOW = 0.32
@@ -67,28 +66,12 @@ CLOSE_UM = 16.0
 INK_LEAST_UM = 12.0
 INK_FRINGE_UM = 32.0
 INK_BORDER_UM = 16.0
-# When this share of all that is dense has ink's colour and is as rough as tissue, the colour is a stain.
-STAIN_SHARE = 0.25
-STAIN_ROUGH_SHARE = 0.1
+# When this share of all that is dense has ink's colour and is rough, the colour is a stain: strokes have a roughness of
+# 0.02 to 0.04 of their density, stained tissue of 0.11 and more.
+STAIN_SHARE = 0.05
+STAIN_ROUGH_SHARE = 0.08
 # Dust and shadows are grey, stains are not: chroma as a share of density.
 GREY_CHROMA = 0.12
-
-
-@dataclass(frozen=True)
-class TissueMask:
-    """Tissue on one picture.
-
-    Attributes:
-        mask: bool (h, w).
-        method: What was used: `otsu`, `entropy` or `none`.
-        metrics: Numbers to look at. Shares of the picture: `tissue_share`, `ink_share`, `glass_share`. Shares of what the method found
-            before: `ink_removed`, `artefact_removed`. `agreement`: intersection over union of the two methods (only when
-            both ran). `threshold`: in the method's unit. `white_level`: grey levels. `dark_background`: 0 or 1.
-    """
-
-    mask: Mask
-    method: str
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def find_tissue(rgb: NDArray[np.uint8], mpp: float, options: TissueOptions | None = None) -> TissueMask:
@@ -107,7 +90,9 @@ def find_tissue(rgb: NDArray[np.uint8], mpp: float, options: TissueOptions | Non
     """
     options = options or TissueOptions()
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not mpp > 0:
-        raise ValueError(f"a picture is uint8 (h, w, 3) with a positive mpp, not {rgb.dtype} {rgb.shape} at {mpp} µm/px")
+        raise ValueError(
+            f"a picture is uint8 (h, w, 3) with a positive mpp, not {rgb.dtype} {rgb.shape} at {mpp} µm/px"
+        )
     if options.method == "none" or rgb.size == 0:
         return TissueMask(np.ones(rgb.shape[:2], bool), "none", {"tissue_share": 1.0})
     scene = contrast(rgb, mpp)
@@ -172,8 +157,8 @@ def _mesh(scene: Contrast, found: Mask, threshold: float, mpp: float) -> Mask:
     """Fat: a mesh of lines too thin to reach the threshold, filled where its meshes are closed, and wide as a whole."""
     window = max(3, round(MESH_UM / mpp))
     lines = scene.signal - ndimage.grey_opening(scene.signal, size=window)
-    net = _closed((lines > max(threshold / 3, 3 * scene.noise)) | found, MESH_CLOSE_UM, mpp)
-    filled = fill_holes(net, MESH_UM**2 / mpp**2)
+    net = _closed((lines > max(threshold / 3, 3 * scene.noise, MESH_LEAST_LINE)) | found, MESH_CLOSE_UM, mpp)
+    filled = fill_holes(net, MESH_UM**2 / mpp**2, thin_walls=True)
     return _opened(filled, MESH_LEAST_UM, mpp)
 
 
@@ -208,6 +193,8 @@ def _by_entropy(scene: Contrast, mpp: float) -> tuple[Mask, float]:
     # A disc that touches tissue with a part of it is varied already: the find is larger than the tissue all around.
     whole = _closed(bits > threshold, 2 * DISC_UM, mpp)
     inner = _distance(whole) > 0.6 * DISC_UM / mpp
+    if not scene.dark:
+        inner &= _rough(scene, np.ones_like(inner), 2 * scene.roughness, mpp) | (scene.signal > SURE_DENSITY)
     return inner & (smooth(scene.signal, DISC_UM, mpp) > least), threshold
 
 
@@ -234,9 +221,12 @@ def _stained(ink: Mask, scene: Contrast, mpp: float) -> Mask:
     """The part of `ink` that is a stain after all: trichrome or alcian blue colours much of the tissue, and roughly."""
     coloured = ink & (scene.chroma > 0.3 * scene.signal)
     dense = scene.signal > SURE_DENSITY
-    if np.count_nonzero(coloured) < STAIN_SHARE * np.count_nonzero(dense):
+    if not coloured.any() or np.count_nonzero(coloured) < STAIN_SHARE * np.count_nonzero(dense):
         return np.zeros_like(ink)
-    rough = roughness(scene.mean, coloured, mpp)[coloured] / np.maximum(scene.mean[coloured], 1e-6)
+    # The soft borders of strokes are rough; only their inside is smooth.
+    inner = _distance(coloured) > INK_BORDER_UM / mpp
+    inner = inner if inner.any() else coloured
+    rough = roughness(scene.mean, inner, mpp)[inner] / np.maximum(scene.mean[inner], 1e-6)
     return coloured if np.median(rough) > STAIN_ROUGH_SHARE else np.zeros_like(ink)
 
 
