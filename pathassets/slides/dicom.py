@@ -47,6 +47,8 @@ def series_uid(path: Path) -> str | None:
 
 def _head(path: Path) -> bytes:
     try:
+        if not path.is_file():
+            return b""
         with path.open("rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError:

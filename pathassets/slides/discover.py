@@ -15,10 +15,11 @@ from pathlib import Path
 from pathassets.slides.dicom import series_uid
 
 # What OpenSlide reads, TIFFs of all kinds, and scanners' formats that nobody here reads: their users want to be told.
-SLIDE_EXTENSIONS = frozenset(
-    ".svs .tif .tiff .ndpi .mrxs .scn .bif .vms .vmu .svslide .dcm .dicom .btf .tf2 .tf8 .qptiff "
-    ".czi .isyntax .i2syntax .vsi .kfb .sdpc .mdsx .tmap .jp2".split()
-)
+SLIDE_EXTENSIONS = frozenset({
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".dicom",
+    ".btf", ".tf2", ".tf8", ".qptiff",
+    ".czi", ".isyntax", ".i2syntax", ".vsi", ".kfb", ".sdpc", ".mdsx", ".tmap", ".jp2",
+})  # fmt: skip
 _UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".filepart", "~")
 # A slide of many files keeps its parts in a folder of its own stem; some of them have slides' extensions.
 _WITH_PART_FOLDER = (".mrxs", ".vms", ".vmu", ".vsi")
@@ -42,7 +43,9 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
 def has_slide_name(path: Path) -> bool:
     """Whether a file's name is that of a slide."""
     name = path.name.lower()
-    return not name.startswith((".", "~$")) and not name.endswith(_UNFINISHED) and path.suffix.lower() in SLIDE_EXTENSIONS
+    return (
+        not name.startswith((".", "~$")) and not name.endswith(_UNFINISHED) and path.suffix.lower() in SLIDE_EXTENSIONS
+    )
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,8 @@ def content_digest(path: str | Path) -> str:
 def same_content(a: str | Path, b: str | Path) -> bool:
     """Whether two slide files are the same byte by byte, parts included; False when one cannot be read."""
     a, b = Path(a), Path(b)
+    if not (a.is_file() and b.is_file()):
+        return False
     try:
         parts_a, parts_b = part_files(a), part_files(b)
         names_a = [part.relative_to(a.parent).as_posix() for part in parts_a]
@@ -85,7 +88,10 @@ def part_files(path: Path) -> list[Path]:
 
 
 def _file_digest(path: Path) -> str:
-    size = path.stat().st_size
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path} is no file")  # reading from a pipe would never end
+    size = found.st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
         if size < WHOLE_BELOW_BYTES:

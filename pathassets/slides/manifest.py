@@ -25,10 +25,11 @@ Value = str | int | float | None
 
 TEXT_COLUMNS = frozenset({"path", "patient", "cohort", "labels", "notes", "tissue_mask"})
 # Columns of the table `slides` that say what the file is; the manifest cannot say otherwise. `mpp` it can.
-RESERVED = frozenset(
-    "slide_id reader vendor width_px height_px n_levels level_dimensions objective_power mpp_origin mpp_x mpp_y "
-    "associated_images size_bytes mtime_ns content_sha256 other_paths duplicate_of digest run_id registered_at".split()
-)
+RESERVED = frozenset({
+    "slide_id", "reader", "vendor", "width_px", "height_px", "n_levels", "level_dimensions", "objective_power",
+    "mpp_origin", "mpp_x", "mpp_y", "associated_images", "size_bytes", "mtime_ns", "content_sha256", "other_paths",
+    "duplicate_of", "registered_at", "digest", "run_id", "code_version", "created_at",
+})  # fmt: skip
 _ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MAX_INT = 2**63
 
@@ -87,7 +88,9 @@ def _decode(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _invalid(path, None, f"cannot be read: {error.strerror}", "Make it a file that this user may read.") from error
+        raise _invalid(
+            path, None, f"cannot be read: {error.strerror}", "Make it a file that this user may read."
+        ) from error
     encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -124,7 +127,9 @@ def _header(path: Path, cells: Sequence[str]) -> list[str]:
     names = [name.lower() if name.lower() in {*TEXT_COLUMNS, "mpp"} else name for name in names]
     lowered = [name.lower() for name in names]
     if "path" not in lowered:
-        raise _invalid(path, 1, f"has no column path (it has {', '.join(names)})", "Name the column of the files `path`.")
+        raise _invalid(
+            path, 1, f"has no column path (it has {', '.join(names)})", "Name the column of the files `path`."
+        )
     for name in lowered:
         if not name:
             raise _invalid(path, 1, "has a column without a name", "Name it, or remove it.")

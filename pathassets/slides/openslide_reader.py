@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pathassets.slides.info import Facts, positive
+from pathassets.slides.problems import MAX_TILE_PX, unsupported
 from pathassets.slides.reader import Pixels, same_picture
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class OpenSlideReader:
 
     Raises:
         openslide.OpenSlideError: OpenSlide does not know the format or cannot open the file.
+        SlideError: `unsupported_pixels`: its tiles are too large to decode.
     """
 
     name: Literal["openslide"] = "openslide"
@@ -47,6 +49,7 @@ class OpenSlideReader:
         self._path = path
         self._lock = threading.Lock()
         self._handle = _open(path)
+        _refuse_giant_tiles(path, self._handle)
         self._closed = False
         self._levels = _usable_levels(self._handle)
         self.facts = _facts(self._handle, self._levels)
@@ -104,6 +107,15 @@ def _open(path: Path) -> OpenSlide:
     handle = OpenSlide(path)
     handle.set_cache(_shared_cache())
     return handle
+
+
+def _refuse_giant_tiles(path: Path, handle: OpenSlide) -> None:
+    """OpenSlide allocates whole tiles, and ends the process when it cannot: a damaged header must not get that far."""
+    for level in range(handle.level_count):
+        sides = (handle.properties.get(f"openslide.level[{level}].tile-{side}", "1") for side in ("width", "height"))
+        width, height = (int(positive(side) or 1) for side in sides)
+        if width * height > MAX_TILE_PX:
+            raise unsupported(path, f"tiles of {width} x {height} px, too large to read in parts")
 
 
 def _usable_levels(handle: OpenSlide) -> tuple[int, ...]:

@@ -64,9 +64,7 @@ class _Overview:
                 self._rescue(rows, columns)
         if self._white_px == out_hw[0] * out_hw[1]:
             raise SlideError(
-                f"{self._name}: no pixel of the slide can be read",
-                reason=Reason.PIXELS_UNREADABLE,
-                remedy=COPY_AGAIN,
+                f"{self._name}: no pixel of the slide can be read", reason=Reason.PIXELS_UNREADABLE, remedy=COPY_AGAIN
             )
         if self._white_px:
             share = self._white_px / (out_hw[0] * out_hw[1])

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from pathassets.errors import PathassetsError, SlideError
 from pathassets.slides.info import make_info
 from pathassets.slides.openslide_reader import OpenSlideReader
@@ -24,8 +22,6 @@ from pathassets.slides.tiff_reader import TiffReader
 
 # Where one decoded pixel proves that a level can be read: the middle, and a quarter in from each corner.
 _TRIALS = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
-# OpenSlide allocates whole tiles: what claims more than this for one is not opened.
-_MAX_TILE_PX = 2**26
 # Files of these makers are plain TIFF all through, so that their index can be checked against their size.
 _PLAIN_TIFFS = ("generic-tiff", "aperio")
 
@@ -58,7 +54,9 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
 def _open_reader(path: Path) -> Reader:
     try:
         reader = OpenSlideReader(path)
-    except Exception as error:  # OpenSlide's refusals, and what ctypes makes of a hostile header
+    except SlideError:
+        raise
+    except Exception as error:  # noqa: BLE001  # OpenSlide's refusals, and what ctypes makes of a hostile header
         return _second_reader(path, error)
     try:
         if reader.facts.vendor in _PLAIN_TIFFS and is_tiff(path):
@@ -89,9 +87,7 @@ def _checked(path: Path, reader: OpenSlideReader) -> Reader:
     with open_tiff(path) as tiff:
         page = tiff.pages.first
         check_pixels(path, page)
-        for other in tiff.pages:
-            offsets, counts = (np.asarray(numbers, np.int64) for numbers in (other.dataoffsets, other.databytecounts))
-            check_whole(path, offsets, counts, path.stat().st_size)
+        check_whole(path, tiff)
         hidden_levels = len(reader.facts.level_dimensions) == 1 and bool(page.subifds)
     if not hidden_levels:
         return reader
@@ -111,7 +107,7 @@ def _try_pixels(path: Path, reader: Reader) -> None:
         for x, y in _TRIALS:
             try:
                 reader.read_level(level, int(x * width), int(y * height), 1, 1)
-            except Exception as error:  # decoders raise what they like
+            except Exception as error:  # noqa: BLE001  # decoders raise what they like
                 failure = error
             else:
                 return

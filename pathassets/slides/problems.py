@@ -17,6 +17,8 @@ CONVERT = (
     "--compression jpeg --bigtiff`, and register the copy."
 )
 
+# One tile is decoded at once: 64 Mpx are 192 MB. Larger "tiles" are whole images in a single strip, or lies.
+MAX_TILE_PX = 2**26
 _HEAD_BYTES = 4096
 # How files begin that people take for slides; what is a slide is decided by the readers, this only names what is not.
 _KINDS = (

@@ -92,9 +92,7 @@ def resample(pixels: Pixels, window: Window, plan: Plan, out_hw: tuple[int, int]
     return np.asarray(image.resize((out_hw[1], out_hw[0]), image_filter, box=box))
 
 
-def shift(
-    read: Callable[[int, int, int, int], Pixels], left: float, top: float, width: int, height: int
-) -> Pixels:
+def shift(read: Callable[[int, int, int, int], Pixels], left: float, top: float, width: int, height: int) -> Pixels:
     """Pixels (height, width, 3) from a start that need not be whole, by linear interpolation.
 
     Args:

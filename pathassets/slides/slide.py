@@ -129,7 +129,8 @@ class Slide:
         if window.width * window.height > MAX_BLOCK_PX * out_hw[0] * out_hw[1]:
             # a single output pixel would take more than a block: go there in two steps
             halfway = self._render(level, window, (2 * out_hw[0], 2 * out_hw[1]))
-            return halfway.reshape(out_hw[0], 2, out_hw[1], 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+            quarters = halfway.reshape(out_hw[0], 2, out_hw[1], 2, 3)
+            return np.rint(quarters.mean(axis=(1, 3))).astype(np.uint8)
         out = np.empty((*out_hw, 3), np.uint8)
         for rows, columns in self._blocks(window, out_hw):
             part = window.part(rows, columns, out_hw)

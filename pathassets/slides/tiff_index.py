@@ -7,6 +7,7 @@ taken. Does not belong: decoding (`tiff_reader`).
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathassets.errors import PathassetsError
-from pathassets.slides.problems import unreadable, unsupported
+from pathassets.slides.problems import MAX_TILE_PX, unreadable, unsupported
 from pathassets.slides.reader import same_picture
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-# One tile is decoded at once: 64 Mpx are 192 MB. Larger "tiles" are whole images in a single strip, or lies.
-MAX_SEGMENT_PX = 2**26
 _RGB, _YCBCR, _GREY, _CMYK = 2, 6, 1, 5
 _JPEGS = (7, 34892)
 
@@ -62,13 +61,14 @@ class TiffLevel:
 
 @contextmanager
 def open_tiff(path: Path) -> Iterator[TiffFile]:
-    """The TIFF's structure; no pixels are read.
+    """The structure of a TIFF (the file is known to begin as one); no pixels are read.
 
     Raises:
         SlideError: `file_unreadable` when its directories cannot be followed.
     """
     from tifffile import TiffFile
 
+    check_directories(path)
     try:
         # other files that an OME-TIFF names are not this slide's
         with TiffFile(path, _multifile=False) as tiff:
@@ -77,6 +77,38 @@ def open_tiff(path: Path) -> Iterator[TiffFile]:
         raise
     except Exception as error:  # a damaged directory ends in errors of many kinds
         raise unreadable(path, f"its TIFF structure is damaged ({error})") from error
+
+
+def check_directories(path: Path) -> None:
+    """Follows the chain of a TIFF's directories, which begins anywhere and often ends at the file's end.
+
+    Raises:
+        SlideError: `file_unreadable` when the chain leaves the file or runs in a circle.
+    """
+    size, seen = path.stat().st_size, set()
+    with path.open("rb") as file:
+        start = file.read(16)
+        order = "<" if start[:2] == b"II" else ">"
+        big = start[2:4] in (b"\x2b\0", b"\0\x2b")
+        # number of entries, bytes of an entry, offset of the next directory
+        count, entry, pointer = ("Q", 20, "Q") if big else ("H", 12, "I")
+        at = _unpack(order + pointer, start[8:] if big else start[4:])
+        while at:
+            file.seek(at)
+            n_entries = _unpack(order + count, file.read(struct.calcsize(count)))
+            end = at + struct.calcsize(count) + (n_entries or 0) * entry
+            if n_entries is None or end + struct.calcsize(pointer) > size:
+                raise unreadable(path, f"it ends after {size:,} bytes, before or within its TIFF directory at {at:,}")
+            if at in seen:
+                raise unreadable(path, "its TIFF directories run in a circle")
+            seen.add(at)
+            file.seek(end)
+            at = _unpack(order + pointer, file.read(struct.calcsize(pointer)))
+
+
+def _unpack(kind: str, data: bytes) -> int | None:
+    size = struct.calcsize(kind)
+    return int(struct.unpack_from(kind, data)[0]) if len(data) >= size else None
 
 
 def picture_series(path: Path, tiff: TiffFile) -> tuple[int, TiffPageSeries]:
@@ -97,7 +129,7 @@ def _area(series: TiffPageSeries) -> int:
     return int(page.imagewidth) * int(page.imagelength)
 
 
-def read_levels(path: Path, series: TiffPageSeries, size_bytes: int) -> tuple[TiffLevel, ...]:
+def read_levels(path: Path, series: TiffPageSeries) -> tuple[TiffLevel, ...]:
     """The levels of a picture, finest first.
 
     Raises:
@@ -110,22 +142,28 @@ def read_levels(path: Path, series: TiffPageSeries, size_bytes: int) -> tuple[Ti
         if min(size) > 0 and same_picture(levels[0].size, size) and size[0] < levels[-1].size[0]:
             levels.append(_level(path, coarser))
     for level in levels:
-        check_whole(path, level.offsets, level.counts, size_bytes)
+        _check_end(path, level.offsets, level.counts)
     return tuple(levels)
 
 
 def _level(path: Path, series: TiffPageSeries) -> TiffLevel:
     page = series.keyframe
     planes, pages = _planes(path, series, page)
-    height, width = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else (_strip_rows(page), int(page.imagewidth))
-    if height * width > MAX_SEGMENT_PX:
-        raise unsupported(path, f"{'tiles' if page.is_tiled else 'strips'} of {width} x {height} px, too large to read in parts")
+    height, width = (
+        (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else (_strip_rows(page), int(page.imagewidth))
+    )
+    if height * width > MAX_TILE_PX:
+        raise unsupported(
+            path, f"{'tiles' if page.is_tiled else 'strips'} of {width} x {height} px, too large to read in parts"
+        )
     across, down = -(-int(page.imagewidth) // width), -(-int(page.imagelength) // height)
     offsets = np.concatenate([np.asarray(p.dataoffsets, np.int64) for p in pages])
     counts = np.concatenate([np.asarray(p.databytecounts, np.int64) for p in pages])
     if not len(offsets) == len(counts) == across * down * planes:
         raise unreadable(path, f"its index lists {len(offsets)} tiles where {across * down * planes} are needed")
-    return TiffLevel((int(page.imagewidth), int(page.imagelength)), (height, width), across, offsets, counts, planes, pages)
+    return TiffLevel(
+        (int(page.imagewidth), int(page.imagelength)), (height, width), across, offsets, counts, planes, pages
+    )
 
 
 def _strip_rows(page: TiffPage) -> int:
@@ -165,7 +203,7 @@ def check_pixels(path: Path, page: TiffPage) -> None:
     if page.samplesperpixel > 4:
         raise unsupported(path, f"{page.samplesperpixel} colour channels, not RGB")
     if photometric > _YCBCR:
-        raise unsupported(path, f"colours of the kind {page.photometric.name}, not RGB")
+        raise unsupported(path, f"colours of the kind {page.photometric!s}, not RGB")
 
 
 def check_decodable(path: Path, page: TiffPage) -> None:
@@ -178,22 +216,33 @@ def check_decodable(path: Path, page: TiffPage) -> None:
 
     photometric, compression = int(page.photometric), int(page.compression)
     if compression != 1 and compression not in TIFF.DECOMPRESSORS:
-        raise unsupported(path, f"pixels compressed in a way that no library here knows (TIFF compression {compression})")
+        raise unsupported(
+            path, f"pixels compressed in a way that no library here knows (TIFF compression {compression})"
+        )
     if photometric not in (_RGB, _GREY) and not (photometric == _YCBCR and compression in _JPEGS):
-        raise unsupported(path, f"colours of the kind {page.photometric.name} that only its maker's software can turn to RGB")
+        raise unsupported(
+            path, f"colours of the kind {page.photometric!s} that only its maker's software can turn to RGB"
+        )
 
 
-def check_whole(path: Path, offsets: NDArray[np.int64], counts: NDArray[np.int64], size_bytes: int) -> None:
-    """Refuses a file that is shorter than its index says.
+def check_whole(path: Path, tiff: TiffFile) -> None:
+    """Refuses a file that is shorter than its pages say: a copy that did not finish.
 
     Raises:
         SlideError: `file_unreadable`.
     """
-    ends = np.where(counts > 0, offsets + counts, 0)
-    needed, missing = int(ends.max(initial=0)), int((ends > size_bytes).sum())
-    if missing:
-        raise unreadable(
-            path,
-            f"it ends after {size_bytes:,} bytes and its index points to {needed:,} ({missing} tiles are cut off)",
-        )
+    for page in tiff.pages:
+        _check_end(path, np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64))
 
+
+def _check_end(path: Path, offsets: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    if len(offsets) != len(counts):
+        raise unreadable(path, f"it lists where {len(offsets)} tiles begin and how long {len(counts)} are")
+    size = path.stat().st_size
+    ends = np.where(counts > 0, offsets + counts, 0)
+    missing = int((ends > size).sum())
+    if missing:
+        cause = (
+            f"it ends after {size:,} bytes and its index points to {int(ends.max()):,} ({missing} tiles are cut off)"
+        )
+        raise unreadable(path, cause)

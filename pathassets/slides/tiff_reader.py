@@ -20,7 +20,7 @@ from pathassets.slides.info import Facts, positive
 from pathassets.slides.problems import is_tiff, not_a_slide
 from pathassets.slides.reader import Pixels
 from pathassets.slides.resample import shift
-from pathassets.slides.tiff_index import TiffLevel, check_decodable, open_tiff, picture_series, read_levels
+from pathassets.slides.tiff_index import TiffLevel, check_decodable, check_whole, open_tiff, picture_series, read_levels
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -45,8 +45,9 @@ class TiffReader:
         if not is_tiff(path):
             raise not_a_slide(path)
         with open_tiff(path) as tiff:
+            check_whole(path, tiff)
             number, series = picture_series(path, tiff)
-            self._levels = read_levels(path, series, path.stat().st_size)
+            self._levels = read_levels(path, series)
             check_decodable(path, series.keyframe)
             self.facts = _facts(tiff, series.keyframe, number, self._levels)
             self._tables = [tuple(page.jpegtables for page in level.pages) for level in self._levels]
