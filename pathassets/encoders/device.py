@@ -28,7 +28,7 @@ def resolve_device(name: str = "auto") -> str:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "mps" and not torch.backends.mps.is_available():
-        raise _missing("this machine has no MPS device", "Use device = \"auto\" or \"cpu\".")
+        raise _missing("this machine has no MPS device", 'Use device = "auto" or "cpu".')
     return _cuda(name) if name.startswith("cuda") else name
 
 
@@ -39,7 +39,7 @@ def _cuda(name: str) -> str:
     index = int(name.partition(":")[2] or 0)
     if index >= count:
         there = f"CUDA devices 0 to {count - 1}" if count else "no CUDA device that torch can use"
-        fix = "Use one of these" if count else "Use device = \"auto\" or \"cpu\", or check `nvidia-smi` and torch's build"
+        fix = "Use one of these" if count else 'Use device = "auto" or "cpu", or check `nvidia-smi` and torch\'s build'
         raise _missing(f"{name} is not there: this machine has {there}", f"{fix}.")
     return f"cuda:{index}"
 

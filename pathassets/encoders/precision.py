@@ -25,13 +25,13 @@ class Agreement:
     """How near a reduced precision comes to fp32 on the same tiles.
 
     Attributes:
-        min_cosine: Smallest cosine between a tile's two embeddings.
-        max_relative_error: Largest length of the difference as a share of the fp32 embedding's length.
+        cosine: Smallest cosine between a tile's two embeddings.
+        max_rel_error: Largest length of the difference as a share of the fp32 embedding's length.
         n_tiles: Tiles compared.
     """
 
-    min_cosine: float
-    max_relative_error: float
+    cosine: float
+    max_rel_error: float
     n_tiles: int
 
 
@@ -79,6 +79,6 @@ def compare(reduced: np.ndarray, reference: np.ndarray) -> Agreement:
     lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     product = lengths[0] * lengths[1]
     both_zero = (lengths[0] == 0) & (lengths[1] == 0)
-    cosine = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(product == 0, 1.0, product))
-    error = np.linalg.norm(a - b, axis=1) / np.where(lengths[1] == 0, 1.0, lengths[1])
-    return Agreement(float(cosine.min()), float(error.max()), len(a))
+    cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(product == 0, 1.0, product))
+    errors = np.linalg.norm(a - b, axis=1) / np.where(lengths[1] == 0, 1.0, lengths[1])
+    return Agreement(float(cosines.min()), float(errors.max()), len(a))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -103,9 +103,9 @@ def override_card(card: EncoderCard, overrides: Kwargs) -> EncoderCard:
     Raises:
         EncoderError: `config_invalid` when a value is impossible.
     """
-    from dataclasses import replace
-
-    fields = {key: tuple(map(float, value)) if key in ("mean", "std") else value for key, value in overrides.items()}
+    fields: dict[str, Any] = {
+        key: tuple(map(float, value)) if key in ("mean", "std") else value for key, value in overrides.items()
+    }
     if fields.get("interpolation", card.interpolation) not in ("bilinear", "bicubic", "nearest"):
         raise _invalid(f"interpolation {fields['interpolation']!r} is not bilinear, bicubic or nearest")
     if any(len(fields[key]) != 3 for key in ("mean", "std") if key in fields):
@@ -145,7 +145,7 @@ def _load(point: Any) -> Family:
     try:
         family: Family = point.load()
         family.card()
-    except Exception as error:  # noqa: BLE001  a plug-in may fail in any way; its name is what its user needs
+    except Exception as error:  # a plug-in may fail in any way; its name is what its user needs
         raise EncoderError(
             f"the encoder plug-in {point.name!r} ({point.value}) cannot be loaded: {error}",
             reason=Reason.ENCODER_FAILED,

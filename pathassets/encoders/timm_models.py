@@ -8,17 +8,19 @@ A tile is already the field of view that was asked for, so it is brought to the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pathassets.encoders.card import EncoderCard, Interpolation
+from pathassets.encoders.card import EncoderCard, Interpolation, Rgb
 from pathassets.encoders.registry import TIMM_PREFIX, EncoderSpec
 from pathassets.errors import EncoderError, Reason
 
 if TYPE_CHECKING:
     import torch
+    from timm.models import PretrainedCfg
 
+TIMM_LINK = "https://github.com/huggingface/pytorch-image-models"
 # What loading decides: a network with a head is no encoder, and weights come through `weights.py` or not at all.
 RESERVED = ("num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "features_only")
 
@@ -36,7 +38,7 @@ def spec(name: str, kwargs: Mapping[str, Any]) -> EncoderSpec | None:
     Raises:
         EncoderError: `config_invalid` or `encoder_failed` when timm cannot build it with these arguments.
     """
-    from timm.models import get_pretrained_cfg, is_model
+    from timm.models import is_model
 
     if not is_model(name):
         return None
@@ -48,10 +50,12 @@ def spec(name: str, kwargs: Mapping[str, Any]) -> EncoderSpec | None:
             remedy="Leave it out of encoder_kwargs; local weights are given with `weights`.",
         )
     try:
-        config = get_pretrained_cfg(name, allow_unregistered=False)
+        config = _config(name)
     except RuntimeError as error:
         raise EncoderError(
-            f"timm/{name}: {error}", reason=Reason.ENCODER_UNKNOWN, remedy=f"timm knows the tags {', '.join(_tags(name))}."
+            f"timm/{name}: {error}",
+            reason=Reason.ENCODER_UNKNOWN,
+            remedy=f"timm knows the tags {', '.join(_tags(name))}.",
         ) from error
     frozen = tuple(sorted((key, _hashable(value)) for key, value in kwargs.items()))
     return EncoderSpec(
@@ -65,23 +69,24 @@ def spec(name: str, kwargs: Mapping[str, Any]) -> EncoderSpec | None:
 @lru_cache(maxsize=64)
 def _card(name: str, frozen: tuple[tuple[str, Any], ...]) -> EncoderCard:
     import torch
-    from timm.models import get_pretrained_cfg
 
-    config = get_pretrained_cfg(name)
+    config = _config(name)
     with torch.device("meta"):
         model = _create(name, dict(frozen))
     size = _edge(dict(frozen).get("img_size", config.input_size[-1]))
     licence = (config.license or "unknown").lower()
+    tag = f", weights {config.tag}" if config.tag else ""
+    papers = config.paper_ids or ()
     return EncoderCard(
         name=f"{TIMM_PREFIX}{name}",
         family="timm",
         dim=_width(name, model, size),
         input_px=size,
-        description=f"timm's {config.architecture}" + (f", weights {config.tag}" if config.tag else "") + ": a general vision model.",
+        description=f"timm's {config.architecture}{tag}: a general vision model.",
         tile_px=0,
         mpp=None,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
+        mean=_rgb(config.mean),
+        std=_rgb(config.std),
         interpolation=_interpolation(config.interpolation),
         pooling="the model's own",
         params_m=round(sum(p.numel() for p in model.parameters()) / 1e6, 3),
@@ -89,10 +94,18 @@ def _card(name: str, frozen: tuple[tuple[str, Any], ...]) -> EncoderCard:
         commercial_use=True if licence in ("apache-2.0", "mit", "bsd-3-clause") else None,
         hub_id=config.hf_hub_id,
         file=config.hf_hub_filename,
-        citation=", ".join(config.paper_ids) if isinstance(config.paper_ids, (list, tuple)) else config.paper_ids or "",
-        link=f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else "https://github.com/huggingface/pytorch-image-models",
+        citation=papers if isinstance(papers, str) else ", ".join(papers),
+        link=f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else TIMM_LINK,
         source="timm's pretrained_cfg",
     )
+
+
+def _config(name: str) -> PretrainedCfg:
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name, allow_unregistered=False)
+    assert config is not None  # what is not registered raises
+    return config
 
 
 def _create(name: str, kwargs: dict[str, Any]) -> torch.nn.Module:
@@ -145,6 +158,11 @@ def _tags(name: str) -> list[str]:
 
 def _interpolation(name: str) -> Interpolation:
     return name if name in ("bilinear", "bicubic", "nearest") else "bicubic"  # type: ignore[return-value]
+
+
+def _rgb(values: Sequence[float]) -> Rgb:
+    red, green, blue = values
+    return red, green, blue
 
 
 def _edge(size: Any) -> int:

@@ -112,8 +112,9 @@ def find_weights(card: EncoderCard, *, download: bool) -> Path:
     else:
         path = _from_hub(card, download=download)
     if card.sha256 is not None and file_sha256(path) != card.sha256:
+        found, wanted = file_sha256(path)[:12], card.sha256[:12]
         raise EncoderError(
-            f"{path} is not the file that the card of {card.name} describes: its SHA-256 is {file_sha256(path)[:12]}…, not {card.sha256[:12]}…",
+            f"{path} is not the file that the card of {card.name} describes: its SHA-256 is {found}…, not {wanted}…",
             reason=Reason.WEIGHTS_MISMATCH,
             remedy="Fetch it again; or name it in `weights` if it is yours and meant to differ.",
         )
@@ -140,7 +141,7 @@ def _from_hub(card: EncoderCard, *, download: bool) -> Path:
             raise _missing(f"{card.hub_id} is gated and this account has no access", fix) from error
         except EntryNotFoundError:
             continue
-        except Exception as error:  # noqa: BLE001  no network fails in a dozen ways, with one remedy
+        except Exception as error:  # no network fails in a dozen ways, with one remedy
             raise _missing(f"{card.hub_id} cannot be fetched: {type(error).__name__}", _own_file(card)) from error
     raise _missing(f"{card.hub_id} holds none of {', '.join(files)}", _own_file(card))
 
@@ -168,7 +169,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise _unreadable(path, f"it is no safetensors file: {error}") from error
-    except Exception as error:  # noqa: BLE001  torch raises whatever its unpickler meets
+    except Exception as error:  # torch raises whatever its unpickler meets
         raise _unreadable(path, f"it holds more than tensors, or is broken ({type(error).__name__})") from error
     return _unwrapped(path, loaded)
 
@@ -251,8 +252,8 @@ def _card_without_timm(name: str) -> EncoderCard | None:
 
 
 def _own_file(card: EncoderCard) -> str:
-    hub = f"fetch them once with `hf download {card.hub_id}`, or " if card.hub_id else ""
-    return f"To have them, {hub}name a local file with `weights = \"FILE\"` in the recipe; for a trial take `--random-weights`."
+    hub = f"Fetch them once with `hf download {card.hub_id}`, or name" if card.hub_id else "Name"
+    return f'{hub} a local file with `weights = "FILE"` in the recipe; for a trial take `--random-weights`.'
 
 
 def _missing(message: str, remedy: str) -> EncoderError:

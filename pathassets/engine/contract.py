@@ -92,9 +92,9 @@ class EmbedResult:
     Attributes:
         n_tiles: Tiles of the slide.
         n_computed: Tiles computed in this run; the others were there.
-        n_bad: Tiles among them that could not be read.
+        n_bad_tiles: Tiles among them that could not be read.
         plan: The plan that held.
-        agreement: Measured on the first batch; None when nothing was left to compute.
+        agreement: Of the plan's precision with fp32, on the first batch; None for a slide without tiles.
         timings: Seconds by stage, summed over threads: decode, transfer, forward, write.
         seconds: Time from the first tile asked for to the last shard written.
         device: What it ran on.
@@ -102,7 +102,7 @@ class EmbedResult:
 
     n_tiles: int
     n_computed: int
-    n_bad: int
+    n_bad_tiles: int
     plan: EmbedPlan
     agreement: Agreement | None
     timings: dict[str, float]

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pathassets.engine.pipeline import Pipeline
     from pathassets.engine.run import Run
 
+# How long an interrupted stream waits for the shard that is being written.
+STOP_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -62,6 +65,7 @@ def embed_slide(
     max_bad_tiles: float = MAX_BAD_TILES,
     measure: Measure | None = None,
     progress: Progress | None = None,
+    workers: int = 0,
     settings: Settings = Settings(),  # noqa: B008  frozen
 ) -> EmbedResult:
     """Embeds the tiles whose shards the writer misses, shard by whole shard.
@@ -77,6 +81,7 @@ def embed_slide(
         max_bad_tiles: Largest share of tiles that may be unreadable.
         measure: What to measure on the pixels, besides; becomes part of the shards' notes.
         progress: Told (done, all) in this thread.
+        workers: Threads that read tiles; 0 = as `settings` say.
         settings: Threads and memory.
 
     Raises:
@@ -86,9 +91,19 @@ def embed_slide(
         StoreError: From the writer.
     """
     job = Job(
-        name, slide, tiles, size, encoder, plan, lambda _: contextlib.nullcontext(writer), max_bad_tiles, measure, progress
+        name,
+        slide,
+        tiles,
+        size,
+        encoder,
+        plan,
+        lambda _: contextlib.nullcontext(writer),
+        max_bad_tiles,
+        measure,
+        progress,
     )
     outcome: list[Finished] = []
+    settings = replace(settings, workers=workers or settings.workers)
     embed_slides([job], outcome.append, settings=settings, replan=False)
     if outcome[0].error is not None:
         raise outcome[0].error
@@ -118,11 +133,15 @@ def embed_slides(
         return
     from pathassets.engine.pipeline import Pipeline
 
-    with Pipeline(first.encoder.device, settings) as pipeline, ExitStack() as stack:
+    # Left in reverse order: no more jobs, then no more threads that write, then the writers that nobody followed.
+    with ExitStack() as writers, Pipeline(first.encoder.device, settings) as pipeline:
         opener = _Opener(pipeline, _chained(first, stream))
-        stack.callback(opener.stop)
-        while (started := opener.next_started()) is not None:
-            _follow(started, pipeline, on_done, replan)
+        writers.callback(opener.close_rest)
+        try:
+            while (started := opener.next_started()) is not None:
+                _follow(started, pipeline, on_done, replan)
+        finally:
+            opener.stop()
 
 
 @dataclass
@@ -161,9 +180,12 @@ class _Opener:
         return None
 
     def stop(self) -> None:
-        """Ends the thread and closes what nobody followed."""
+        """Takes no more jobs."""
         self._pipeline.feed.close()
         self._thread.join()
+
+    def close_rest(self) -> None:
+        """Closes the writers of jobs that nobody followed."""
         for started in self._started:
             started.stack.close()
 
@@ -205,7 +227,7 @@ def _follow(started: _Started, pipeline: Pipeline, on_done: Callable[[Finished],
             _wait(started.run, pipeline)
             error = started.run.error
             if not (replan and isinstance(error, PlanError)):
-                result = None if error is not None else started.run.result()
+                result = None if error is not None else _result(started.run)
                 on_done(Finished(started.job, result, error, started.run.writer))
                 return
         started = start(replace(started.job, plan=error.next_plan), pipeline, in_front=True)
@@ -226,7 +248,17 @@ def _wait(run: Run, pipeline: Pipeline) -> None:
             pipeline.check_stalled()
     except BaseException as error:  # the caller wants to stop: let what is on its way leave, then go
         run.fail(error)
+        run.settled.wait(STOP_SECONDS)
         raise
+
+
+def _result(run: Run) -> EmbedResult:
+    """The run's result; where all shards were there already, their precision is compared now."""
+    from pathassets.engine.pipeline import compare_first_tiles
+
+    if run.agreement is None and run.n_tiles:
+        run.agreement = compare_first_tiles(run)
+    return run.result()
 
 
 def _chained(first: Job, others: Iterator[Job]) -> Iterator[Job]:

@@ -19,8 +19,10 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
+import numpy as np
 import torch
 
+from pathassets.encoders.precision import Agreement
 from pathassets.engine.buffers import Buffers
 from pathassets.engine.compute import Device, Pending, device_for, free_cached, is_out_of_memory
 from pathassets.engine.contract import Settings
@@ -216,6 +218,15 @@ class Pipeline:
                 run.fail(error)
             run.spend("write", time.perf_counter() - start)
             run.written()
+
+
+def compare_first_tiles(run: Run) -> Agreement:
+    """Agreement with fp32 on the slide's first tiles, read for nothing else."""
+    height, width = run.job.size.out_hw
+    batch = Batch(run, 0, slice(0, min(AGREEMENT_TILES, run.n_tiles)))
+    buffer = np.empty((batch.n, height, width, 3), np.uint8)
+    read_batch(batch, buffer)
+    return run.encoder.agreement(buffer)
 
 
 def usable_cores() -> int:

@@ -207,7 +207,7 @@ class Run:
         return EmbedResult(
             n_tiles=self.n_tiles,
             n_computed=self._n_done,
-            n_bad=self._n_bad,
+            n_bad_tiles=self._n_bad,
             plan=self.plan,
             agreement=self.agreement,
             timings=dict(self.seconds.spent),
