@@ -130,7 +130,7 @@ def test_slides_without_tiles_and_thin_slides_are_drawn():
     assert (overlays.tile_at(one, LEVEL0, (400, 300)) == 0).sum() == 1600
 
 
-def test_a_real_slides_tissue_outline_lies_on_tissue(data_dir):
+def test_tiles_of_a_real_slide_lie_at_their_place_on_its_thumbnail(data_dir):
     import openslide
 
     with openslide.OpenSlide(data_dir / "slides" / "molluscum_HE_skin.tif") as slide:
