@@ -1,0 +1,47 @@
+"""A small study with a tiny untrained encoder, on an instance of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from pathassets.config import CONFIG_FILE, Study
+
+CONFIG = """
+[study]
+slides_per_run = 4
+device = "cpu"
+[tilings.small]
+tile_px = 160
+mpp = 1.0
+[[recipes]]
+encoder = "timm/test_vit"
+name = "tiny"
+random_weights = true
+tiling = "small"
+"""
+
+
+@pytest.fixture(scope="session")
+def slide_file(tmp_path_factory) -> Path:
+    from pathassets.slides.synthetic import synthetic_slide
+
+    path = tmp_path_factory.mktemp("slides") / "good.tiff"
+    synthetic_slide(path, seed=3, width_px=1536, height_px=1280)
+    return path
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    (tmp_path / CONFIG_FILE).write_text(CONFIG)
+    (tmp_path / "inbox").mkdir()
+    return Study(tmp_path)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance

@@ -1,0 +1,35 @@
+"""What a study consists of, as Dagster sees it."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pathassets.definitions import build_defs
+
+
+def test_definitions_load_and_hold_what_the_design_says(study):
+    definitions = build_defs(study)
+    dg.Definitions.validate_loadable(definitions)
+    specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+    assert set(specs) == {
+        "slide", "tissue", "small/tiles", "small/tiny/embeddings", "small/tiny/slide_vector", "small/tiny/spatial_domains",
+        "small/tiny/slide_map", "results",
+    }  # fmt: skip
+    assert {spec.group_name for spec in specs.values()} == {"slides", "small", "small__tiny", "results"}
+    for key, spec in specs.items():
+        assert spec.description, key
+        assert spec.owners == ["team:pathology"], key
+        assert spec.kinds, key
+    for key in ("slide", "tissue", "small/tiles", "small/tiny/embeddings"):
+        assert "dagster/column_schema" in specs[key].metadata
+    assert {job.name for job in definitions.jobs} == {"slides", "cohort", "publish"}
+    assert [sensor.name for sensor in definitions.sensors] == ["inbox"]
+
+
+def test_text_assets_exist_where_the_encoder_reads_words(study):
+    from pathassets.recipes import Recipe, TextOptions
+
+    recipe = Recipe(tiling=study.recipes[0].tiling, encoder="demo-vlm", text=TextOptions(terms=("fat",)))
+    keys = build_defs(study.model_copy(update={"recipes": (recipe,)})).resolve_asset_graph().get_all_asset_keys()
+    assert dg.AssetKey(["small", "demo_vlm", "text_similarity"]) in keys
+    assert dg.AssetKey(["small", "demo_vlm", "term_embeddings"]) in keys
