@@ -7,8 +7,8 @@ import shutil
 import dagster as dg
 import pytest
 
-from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
 from pathassets.definitions import build_defs
+from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
 from pathassets.steps.register import register
 from pathassets.steps.session import Session
 
@@ -73,7 +73,9 @@ def test_dagster_knows_what_is_fresh_and_what_a_changed_option_makes_stale(batch
     domains, vector = (dg.AssetKey(["small", "tiny", name]) for name in ("spatial_domains", "slide_vector"))
     for key in (dg.AssetKey("tissue"), EMBEDDINGS, domains, vector):
         assert staleness(study, instance, key, ids[0]) is StaleStatus.FRESH, key
-    changed = study.recipes[0].model_copy(update={"domains": study.recipes[0].domains.model_copy(update={"resolution": 0.9})})
+    changed = study.recipes[0].model_copy(
+        update={"domains": study.recipes[0].domains.model_copy(update={"resolution": 0.9})}
+    )
     other = study.model_copy(update={"recipes": (changed,)})
     assert staleness(other, instance, domains, ids[0]) is StaleStatus.STALE
     assert staleness(other, instance, vector, ids[0]) is StaleStatus.FRESH
