@@ -11,7 +11,7 @@ the demonstration encoder. No biological conclusion can be drawn from them.
 from pathassets.slides.synthetic.artefacts import ARTEFACTS
 from pathassets.slides.synthetic.scene import CLASSES
 from pathassets.slides.synthetic.stain import Stain, sample_stain
-from pathassets.slides.synthetic.tiles import TileBatch, synthetic_tile, synthetic_tiles
+from pathassets.slides.synthetic.tiles import TileBatch, slide_crops, synthetic_tile, synthetic_tiles
 from pathassets.slides.synthetic.writer import SyntheticTruth, synthetic_slide
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "SyntheticTruth",
     "TileBatch",
     "sample_stain",
+    "slide_crops",
     "synthetic_slide",
     "synthetic_tile",
     "synthetic_tiles",

@@ -16,7 +16,7 @@ from pathassets.slides.synthetic.noise import Floats, smooth_field
 from pathassets.slides.synthetic.scene import CELL_PX, MPP, Character, Scene, tissue_waves
 
 # The layers of the wall from the lumen outwards, with the depth (0-1) where each ends.
-_LAYERS = ((sc.MUCOSA, 0.25), (sc.SUBMUCOSA, 0.47), (sc.MUSCULARIS, 0.73), (sc.ADIPOSE, 1.01))
+_LAYERS = ((sc.MUCOSA, 0.25), (sc.SUBMUCOSA, 0.50), (sc.MUSCULARIS, 0.75), (sc.ADIPOSE, 1.01))
 
 _SEROSA_CELLS = 4
 
@@ -97,14 +97,14 @@ def _growths(rng: np.random.Generator, frame: _Frame, labels: NDArray[np.uint8])
     tissue = labels != sc.BACKGROUND
     side = float(rng.choice([-1, 1]))
     centre = (side * rng.uniform(0.36, 0.46), rng.uniform(-0.32, -0.05))
-    nest = _distance(frame, centre, (0.35, 0.48)) - 0.16 * frame.bump - 0.03 * frame.fine
-    labels[tissue & (nest < 1.34)] = sc.STROMA
+    nest = _distance(frame, centre, (0.40, 0.52)) - 0.16 * frame.bump - 0.03 * frame.fine
+    labels[tissue & (nest < 1.36)] = sc.STROMA
     labels[tissue & (nest < 1.0)] = sc.TUMOR
     rot = (centre[0] + rng.normal(0, 0.03), centre[1] + rng.uniform(-0.05, 0.12))
-    labels[tissue & (_distance(frame, rot, (0.18, 0.24)) - 0.14 * frame.bump < 1.0)] = sc.NECROSIS
-    for offset in (-0.18, 0.2, 0.52, 0.75):
-        place = (-side * offset + rng.normal(0, 0.03), rng.uniform(-0.50, -0.28))
-        radius = rng.uniform(0.105, 0.15)
+    labels[tissue & (_distance(frame, rot, (0.22, 0.29)) - 0.14 * frame.bump < 1.0)] = sc.NECROSIS
+    for offset in (0.02, 0.42, 0.78):
+        place = (-side * offset + rng.normal(0, 0.03), rng.uniform(-0.58, -0.38))
+        radius = rng.uniform(0.15, 0.19)
         ring = _distance(frame, place, (radius, radius)) - 0.08 * frame.bump - 0.04 * frame.fine
         labels[tissue & (ring < 1.0) & (labels != sc.TUMOR) & (labels != sc.NECROSIS)] = sc.LYMPHOCYTES
     for place in ((-side * rng.uniform(0.35, 0.6), rng.uniform(0.55, 0.75)), (side * rng.uniform(0.3, 0.7), 0.62)):

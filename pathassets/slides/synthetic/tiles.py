@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pathassets.slides.synthetic.layout import slide_scene
 from pathassets.slides.synthetic.noise import Floats, smooth_field
 from pathassets.slides.synthetic.optics import photograph
-from pathassets.slides.synthetic.scene import CELL_PX, CLASSES, flat_scene
+from pathassets.slides.synthetic.scene import BACKGROUND, CELL_PX, CLASSES, flat_scene
 from pathassets.slides.synthetic.stain import Stain, sample_stain
 from pathassets.slides.synthetic.tissue import render
 
@@ -106,4 +107,36 @@ def synthetic_tiles(
         images[k], shares[k] = synthetic_tile(
             kinds, seed=tile_seed, size_px=size_px, mpp=mpp, stain_jitter=stain_jitter
         )
+    return TileBatch(images, shares)
+
+
+def slide_crops(
+    count: int, *, seed: int, size_px: int = 224, mpp: float = 0.5, stain_jitter: float = 1.0, slide_px: int = 4500
+) -> TileBatch:
+    """Tiles from one slide's scene, at random places with tissue, each with its own stain.
+
+    Args:
+        count: Number of tiles.
+        seed: Seed of the scene and of the places.
+        size_px: Side of the tiles.
+        mpp: Resolution, µm per px.
+        stain_jitter: Spread of the stains, see `sample_stain`.
+        slide_px: Side of the slide that the tiles come from.
+    """
+    rng = np.random.default_rng([seed, 7])
+    scene = slide_scene(slide_px, slide_px, seed=seed, mpp=mpp)
+    cells = -(-size_px // CELL_PX)
+    images = np.empty((count, size_px, size_px, 3), dtype=np.uint8)
+    shares = np.empty((count, len(CLASSES)), dtype=np.float32)
+    done = 0
+    while done < count:
+        row, column = (int(rng.integers(n - cells)) for n in scene.labels.shape)
+        labels = scene.labels[row : row + cells, column : column + cells]
+        if (labels != BACKGROUND).mean() < 0.3:
+            continue
+        stain = sample_stain(rng, stain_jitter)
+        amounts = render(scene, (row * CELL_PX, column * CELL_PX, cells * CELL_PX, cells * CELL_PX))
+        images[done] = photograph(amounts, stain, rng, scale=scene.scale)[:size_px, :size_px]
+        shares[done] = np.bincount(labels.ravel(), minlength=len(CLASSES)) / labels.size
+        done += 1
     return TileBatch(images, shares)
