@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pathassets.store import Root, Tables
+from pathassets.store import Root, Tables, layout
 from pathassets.store.arrays import EmbeddingsWriter
 
 RECIPE = "px224_mpp050/demo_vlm"
@@ -65,18 +67,28 @@ class SmallStudy:
         row = {"recipe": None, "step": step, "status": status, "reason": reason, "message": None, "remedy": None}
         self.tables.write("outcomes", [row], slide_id=slide_id, part=step)
 
-    def embed(self, slide_id: str, *, n: int = 20, digest: str = "a" * 16, dim: int = 8) -> str:
+    def embed(self, slide_id: str, *, n: int = 20, digest: str = "a" * 16, dim: int = 8, real: bool = False) -> None:
+        """A row of `embeddings` with its group: a real one, or one that has a marker and little else (much faster)."""
+        group = layout.group_key(slide_id, digest, "embeddings")
+        if real:
+            self._write_group(slide_id, digest, n, dim)
+        else:
+            files = {"zarr.json": hashlib.sha256(b"{}").hexdigest()}
+            self.root.put(f"{group}/zarr.json", b"{}")
+            marker = {"rows": n, "dim": dim, "dtype": "float16", "digest": digest, "files": files}
+            self.root.put(layout.marker_key(group), json.dumps(marker).encode())
+        row = {
+            "recipe": RECIPE, "tiling": "px224_mpp050", "uri": group, "n_tiles": n, "dim": dim, "dtype": "float16",
+            "precision": "fp32", "digest": digest, "tiles_digest": "71e5" * 4,
+        }  # fmt: skip
+        self.tables.write("embeddings", [row], slide_id=slide_id, part=PART)
+
+    def _write_group(self, slide_id: str, digest: str, n: int, dim: int) -> None:
         rows = np.random.default_rng(int(digest[:8], 16)).normal(size=(n, dim)).astype(np.float32)
         with EmbeddingsWriter(self.root, slide_id, digest, n_tiles=n, dim=dim, shard_rows=16) as writer:
             for shard in writer.missing_shards():
                 writer.write_shard(shard, rows[writer.rows_of(shard)])
             writer.finish(tile_frame(n))
-        row = {
-            "recipe": RECIPE, "tiling": "px224_mpp050", "uri": writer.uri, "n_tiles": n, "dim": dim, "dtype": "float16",
-            "precision": "fp32", "digest": digest, "tiles_digest": "71e5" * 4,
-        }  # fmt: skip
-        self.tables.write("embeddings", [row], slide_id=slide_id, part=PART)
-        return writer.uri
 
     def derive(self, slide_id: str, *, n: int = 20, embeddings_digest: str = "a" * 16, value: float = 1.0) -> None:
         made = {"recipe": RECIPE, "embeddings_digest": embeddings_digest, "digest": "dd" * 8}
@@ -114,6 +126,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A child process that runs `code`; it says "ready" on its first line when it has come to its point."""
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-u", "-c", textwrap.dedent(code), *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -226,10 +226,14 @@ def test_a_full_disk_stops_the_slide_and_the_next_run_completes_it(root: Root, t
     with EmbeddingsWriter(small, SLIDE, DIGEST, n_tiles=160, dim=256, shard_rows=16) as writer:
         writer.write_shard(0, rows[:16])
         filler = fill_disk(disk, leave=64 << 10)
-        with pytest.raises(StoreError) as caught:
+
+        def go_on() -> None:
             for shard in writer.missing_shards():
                 writer.write_shard(shard, rows[writer.rows_of(shard)])
                 written.append(shard)
+
+        with pytest.raises(StoreError) as caught:
+            go_on()
         assert caught.value.reason is Reason.DISK_FULL
     assert len(written) < 9
     filler.unlink()

@@ -24,7 +24,9 @@ def write(root: Root, scale: float = 1.0) -> str:
     graph = sparse.random(30, 30, density=0.1, random_state=0, format="csr")
     obs = pl.DataFrame({"tile_id": range(10, 40), "leiden": [str(i % 3) for i in range(30)]})
     obsm = {"X_pca": np.full((30, 4), scale, np.float32), "X_umap": np.zeros((30, 2), np.float32)}
-    return write_derived(root, SLIDE, DIGEST, "domains", obs=obs, obsm=obsm, obsp={"connectivities": graph}, uns={"seed": 0})
+    return write_derived(
+        root, SLIDE, DIGEST, "domains", obs=obs, obsm=obsm, obsp={"connectivities": graph}, uns={"seed": 0}
+    )
 
 
 def test_arrays_and_sparse_graphs_come_back(root: Root):

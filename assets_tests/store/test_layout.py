@@ -7,7 +7,22 @@ import pytest
 from pathassets.store import layout
 from pathassets.store.root import checked_key
 
-HOSTILE = ["", ".", "..", "../x", "a/../b", "a/b", "/etc/passwd", "a\\b", "a\0b", ".hidden", "a b", "ä", "x" * 300, "a..b"]
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/../b",
+    "a/b",
+    "/etc/passwd",
+    "a\\b",
+    "a\0b",
+    ".hidden",
+    "a b",
+    "ä",
+    "x" * 300,
+    "a..b",
+]
 
 
 @pytest.mark.parametrize("slide_id", HOSTILE)
@@ -43,7 +58,10 @@ def test_figures_stay_in_their_folder(name: str):
 
 
 def test_the_slide_of_a_file_is_found_again():
-    assert layout.table_slide(layout.table_key("tiles", "cmu-1_x.y-12345678", "px224")) == ("tiles", "cmu-1_x.y-12345678")
+    assert layout.table_slide(layout.table_key("tiles", "cmu-1_x.y-12345678", "px224")) == (
+        "tiles",
+        "cmu-1_x.y-12345678",
+    )
     assert layout.table_slide(layout.table_key("slide_map", None, "a__b")) == ("slide_map", None)
     assert layout.table_slide(layout.schema_file_key("tiles")) is None
 

@@ -180,7 +180,12 @@ def test_a_read_only_store_is_said(tmpfs: Callable[[str], Path]):
     root.put("k", b"1")
     root.check_writable()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    for operation in (root.check_writable, lambda: root.put("k", b"2"), lambda: root.delete("k"), lambda: root.put("x/y", b"")):
+    for operation in (
+        root.check_writable,
+        lambda: root.put("k", b"2"),
+        lambda: root.delete("k"),
+        lambda: root.put("x/y", b""),
+    ):
         with pytest.raises(StoreError) as caught:
             operation()
         assert caught.value.reason is Reason.STORE_READ_ONLY

@@ -128,7 +128,9 @@ def test_the_generator_writes_the_page(tmp_path: Path):
     assert target.read_text(encoding="utf-8") == printed == render()
 
 
-@pytest.mark.parametrize("module", ["schema", "layout", "tables", "arrays", "derived", "results", "query", "verify", "cache"])
+@pytest.mark.parametrize(
+    "module", ["schema", "layout", "tables", "arrays", "derived", "results", "query", "verify", "cache"]
+)
 def test_no_module_loads_what_it_does_not_need_yet(module: str):
     code = f"import pathassets.store.{module}, sys; print('\\n'.join(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, capture_output=True, text=True)

@@ -6,10 +6,10 @@ The unit is the slide: when any of its files has changed, all its rows are taken
 tables that are only true together (`embeddings_digest`, `tiles_digest`) are judged together.
 """
 
-# ruff: noqa: S608  names in the SQL come from the schema, texts are quoted
-
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 INTERNAL = "internal"
 _DONE = {"slide_id": pl.String, "digest": pl.String}
 _FILES = {"key": pl.String, "etag": pl.String}
-_PARQUET = "read_parquet({files}, union_by_name = true, hive_partitioning = false, filename = false)"
+_PARQUET = "read_parquet({files}, union_by_name = {union}, hive_partitioning = false)"
+_FILES_GIVEN = _PARQUET.format(files="?", union=True)
 
 _CURRENT_EMBEDDINGS = f"""
     EXISTS (FROM {INTERNAL}.done d WHERE d.slide_id = s.slide_id AND d.digest = s.digest)
@@ -53,6 +54,7 @@ VIEWS = {
         "WHERE o.status <> 'ok'",
     ),
 }
+_VIEW_SOURCE = {"tile_domains": "domains", "problems": "outcomes"}
 _VIEW_COLUMNS = {"path": TABLES["slides"], **dict.fromkeys(("tissue_id", "x_px", "y_px", "size_px"), TABLES["tiles"])}
 
 
@@ -124,18 +126,15 @@ class Ingest:
 
         slides = self._state.changed_slides(before)
         while True:
-            self._con.begin()
             try:
-                self._apply(slides)
-                self._con.commit()
+                with transaction(self._con):
+                    self._apply(slides)
+                return len(slides)
             except duckdb.Error:
                 damaged = self._damaged(slides)
                 if not damaged:
                     raise
-                self._con.rollback()
                 self.skipped |= damaged
-            else:
-                return len(slides)
 
     def damage(self, key: str) -> str | None:
         """Why a file cannot be taken in; None when it can."""
@@ -144,7 +143,7 @@ class Ingest:
         spec = TABLES[key.split("/")[1]]
         con = duckdb.connect()
         try:
-            query = f"CREATE TEMP TABLE probe AS SELECT {self._columns(spec)} FROM {self._parquet()}"
+            query = f"CREATE TEMP TABLE probe AS SELECT {self._columns(spec)} FROM {_FILES_GIVEN}"
             con.execute(query, [self._paths(spec.name, [key])])
         except duckdb.Error as error:
             return str(error).partition("\n")[0]
@@ -190,50 +189,87 @@ class Ingest:
         if not keys:
             return
         where = _CURRENT_EMBEDDINGS if spec.name == "embeddings" else _CURRENT_DERIVED if spec.derived else "true"
-        query = f"INSERT INTO main.{spec.name} SELECT {self._columns(spec)} FROM {self._parquet()} s WHERE {where}"
-        query += f" ORDER BY {', '.join(spec.key)}"  # a slide's rows together: a question about one reads little
+        query = f"INSERT INTO main.{spec.name} SELECT {self._columns(spec)} FROM {_FILES_GIVEN} s WHERE {where}"
         self._con.execute(query, [self._paths(spec.name, keys)])
 
     def _replace(self, spec: TableSpec) -> None:
         """An open table is made anew: its further columns may be others now."""
         known = ", ".join(f'"{name}"' for name in spec.names)
         query = f"CREATE OR REPLACE TABLE main.{spec.name} AS SELECT {self._columns(spec)}, * EXCLUDE ({known})"
-        self._con.execute(f"{query} FROM {self._parquet()} s", [self._paths(spec.name, self._keys(spec.name, set()))])
+        self._con.execute(f"{query} FROM {_FILES_GIVEN} s", [self._paths(spec.name, self._keys(spec.name, set()))])
         comment_on(self._con, "TABLE", f"main.{spec.name}", spec)
 
     def _columns(self, spec: TableSpec) -> str:
         return ", ".join(column_expression(column, self._prefix) for column in spec.columns)
-
-    def _parquet(self) -> str:
-        return _PARQUET.format(files="?")
 
     def _paths(self, table: str, keys: list[str]) -> list[str]:
         """The files, the one without rows first: it gives every column, and its type, to files that lack it."""
         return [glob_escaped(self._root.local(key)) for key in (layout.schema_file_key(table), *keys)]
 
 
+@contextmanager
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All or nothing; also much faster for many small statements, of which each alone would wait for the disk."""
+    import duckdb
+
+    con.begin()
+    try:
+        yield
+        con.commit()
+    except duckdb.Error:
+        with suppress(duckdb.Error):  # after a full disk there is nothing to roll back any more
+            con.rollback()
+        raise
+
+
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """The empty tables, with comments, and the views over them."""
-    con.execute(f"CREATE SCHEMA {INTERNAL}; CREATE SCHEMA live")
-    for spec in TABLES.values():
-        columns = ", ".join(f'"{column.name}" {column.sql_type}' for column in spec.columns)
-        con.execute(f"CREATE TABLE main.{spec.name} ({columns})")
-        comment_on(con, "TABLE", f"main.{spec.name}", spec)
+    """The empty tables, and the joins over them."""
+    with transaction(con):
+        con.execute(f"CREATE SCHEMA {INTERNAL}; CREATE SCHEMA live")
+        for spec in TABLES.values():
+            columns = ", ".join(f'"{column.name}" {column.sql_type}' for column in spec.columns)
+            con.execute(f"CREATE TABLE main.{spec.name} ({columns})")
+            comment_on(con, "TABLE", f"main.{spec.name}", spec)
+        for name, (comment, query) in VIEWS.items():
+            con.execute(f"CREATE VIEW main.{name} AS {query}")
+            comment_on(con, "VIEW", f"main.{name}", TABLES[_VIEW_SOURCE[name]], comment)
 
 
-def create_views(con: duckdb.DuckDBPyConnection, root: Root, uri_prefix: str) -> None:
-    """The views: joins in `main`, and every table over its Parquet files in `live`."""
-    for name, (comment, query) in VIEWS.items():
-        con.execute(f"CREATE OR REPLACE VIEW main.{name} AS {query}")
-        source = "domains" if name == "tile_domains" else "outcomes"
-        comment_on(con, "VIEW", f"main.{name}", TABLES[source], comment)
-    for spec in TABLES.values():
-        columns = ", ".join(column_expression(column, uri_prefix) for column in spec.columns)
-        if spec.open:
-            columns += f", * EXCLUDE ({', '.join(spec.names)})"
-        files = quoted(f"{glob_escaped(root.local(layout.table_prefix(spec.name)))}/*/*.parquet")
-        con.execute(f"CREATE OR REPLACE VIEW live.{spec.name} AS SELECT {columns} FROM {_PARQUET.format(files=files)}")
+def create_live_view(con: duckdb.DuckDBPyConnection, root: Root, uri_prefix: str, spec: TableSpec) -> None:
+    """A table over its Parquet files, in the schema `live`.
+
+    Making a view looks at what it reads. Where columns may differ between files that is every file, and one damaged
+    file forbids the view; it then does without the columns that only some files have.
+    """
+    import duckdb
+
+    columns = ", ".join(column_expression(column, uri_prefix) for column in spec.columns)
+    if spec.open or not _alike(root, spec):
+        more = f", * EXCLUDE ({', '.join(spec.names)})" if spec.open else ""
+        with suppress(duckdb.Error):
+            _live_view(con, root, spec, columns + more, union=True)
+            return
+    _live_view(con, root, spec, columns, union=False)
+
+
+def _live_view(con: duckdb.DuckDBPyConnection, root: Root, spec: TableSpec, columns: str, *, union: bool) -> None:
+    files = quoted(f"{glob_escaped(root.local(layout.table_prefix(spec.name)))}/*/*.parquet")
+    source = _PARQUET.format(files=files, union=union)
+    with transaction(con):
+        con.execute(f"CREATE OR REPLACE VIEW live.{spec.name} AS SELECT {columns} FROM {source}")
         comment_on(con, "VIEW", f"live.{spec.name}", spec, f"{spec.description} (as it is now)")
+
+
+def _alike(root: Root, spec: TableSpec) -> bool:
+    """Whether no readable file lacks a column, as those of an older version do."""
+    for key in root.keys(layout.table_prefix(spec.name)):
+        try:
+            names = pl.read_parquet_schema(root.local(key))
+        except (pl.exceptions.PolarsError, OSError):
+            continue
+        if not set(spec.names) <= names.keys():
+            return False
+    return True
 
 
 def comment_on(

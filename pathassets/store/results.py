@@ -6,8 +6,6 @@ Readers hold the file that they opened, writers never touch it: nobody waits for
 mode, because a write-ahead log that somebody leaves beside it would silently be replayed into its successor.
 """
 
-# ruff: noqa: S608  names in the SQL come from the schema
-
 from __future__ import annotations
 
 import hashlib
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pathassets.errors import Reason, StoreError
 from pathassets.store import layout
-from pathassets.store.ingest import INTERNAL, VIEWS, Ingest, StoreState, create_tables, create_views, read_state
+from pathassets.store.ingest import INTERNAL, VIEWS, Ingest, StoreState, create_live_view, create_tables, read_state
 from pathassets.store.root import Root, fsync_path, temp_name, translated
 from pathassets.store.schema import TABLES
 from pathassets.store.tables import Tables
@@ -84,8 +82,8 @@ class _Record:
     """What the last publication noted beside the store, so that finding nothing to do costs no SQL.
 
     Attributes:
-        shape: Digest of the tables' descriptions and of where the store lies; another shape is made from nothing.
-        state: Digest of shape, views and files.
+        shape: Digest of the tables' and views' descriptions and of where the store lies; another shape is made from nothing.
+        state: Digest of shape and files.
         snapshot: Etag of the file that was published.
     """
 
@@ -113,8 +111,8 @@ class _Work:
         self.prefix = layout.uri_prefix(root.path, home)
         self.record = _Record.read(root)
         tables = [(spec.name, spec.description, spec.column_schema()) for spec in TABLES.values()]
-        self.shape = _digest(SNAPSHOT_FORMAT, tables, str(root.path), self.prefix)
-        self.digest = _digest(self.shape, VIEWS, sorted(state.files.items()))
+        self.shape = _digest(SNAPSHOT_FORMAT, tables, VIEWS, str(root.path), self.prefix)
+        self.digest = _digest(self.shape, sorted(state.files.items()))
 
     def is_current(self) -> bool:
         """Whether the snapshot is the one that was published last, from just these files."""
@@ -162,7 +160,9 @@ class _Work:
                 create_tables(con)
             ingest = Ingest(con, self.root, self.prefix, self.state)
             n_slides = ingest.run(before)
-            create_views(con, self.root, self.prefix)
+            for spec in TABLES.values():
+                if spec.open or not from_last:
+                    create_live_view(con, self.root, self.prefix, spec)
             rows = {name: _count(con, name) for name in TABLES}
             con.execute("CHECKPOINT")
         finally:
@@ -239,5 +239,8 @@ def _store_error(error: Exception, target: Path) -> StoreError:
     if "No space left" in text:
         remedy = "Free some space on that disk and run again."
         return StoreError(f"cannot write {target}: the disk is full", reason=Reason.DISK_FULL, remedy=remedy)
+    if "Read-only file system" in text or "Permission denied" in text:
+        remedy = "Make the folder writable for this user, or choose another with --home."
+        return StoreError(f"cannot write {target}", reason=Reason.STORE_READ_ONLY, remedy=remedy)
     remedy = "Run `pathassets verify`, then `pathassets publish`."
     return StoreError(f"cannot make {target}: {text}", reason=Reason.STORE_CORRUPT, remedy=remedy)

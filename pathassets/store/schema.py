@@ -7,6 +7,7 @@ From here come the Parquet schema, the comments in SQL, Dagster's column schemas
 
 from __future__ import annotations
 
+from pathassets.core.qc import QC_COLUMNS
 from pathassets.errors import Reason
 from pathassets.store.spec import BOOL, FLOAT, FLOAT32, FLOATS, INT, SIZES, TEXT, TEXTS, TIME, VECTOR, Column, TableSpec
 
@@ -83,16 +84,7 @@ _TILES = TableSpec(
         Column("height_px", INT, "Height, level 0", "px", optional=True),
         Column("tissue_id", INT, "Piece of tissue that most of the tile lies on", null=True),
         Column("tissue_share", FLOAT32, "Share of the tile's area that is tissue, 0 to 1"),
-        Column("brightness", FLOAT32, "Mean brightness, 0 black to 1 white", optional=True),
-        Column("red", FLOAT32, "Mean of the red channel, 0 to 255", optional=True),
-        Column("green", FLOAT32, "Mean of the green channel, 0 to 255", optional=True),
-        Column("blue", FLOAT32, "Mean of the blue channel, 0 to 255", optional=True),
-        Column("saturation", FLOAT32, "Mean saturation, 0 grey to 1", optional=True),
-        Column("sharpness", FLOAT32, "Focus measure; low = blurred", optional=True),
-        Column("haematoxylin", FLOAT32, "Mean optical density of haematoxylin", optional=True),
-        Column("eosin", FLOAT32, "Mean optical density of eosin", optional=True),
-        Column("pen_share", FLOAT32, "Share of pixels in the colour of pen or ink, 0 to 1", optional=True),
-        Column("tissue_like", FLOAT32, "Share of pixels denser than glass, 0 to 1", optional=True),
+        *(Column(name, FLOAT32, f"{text[0].upper()}{text[1:]}", optional=True) for name, text in QC_COLUMNS.items()),
         *_MADE_BY,
     ),
 )
