@@ -13,7 +13,7 @@ import pytest
 
 from pathassets.errors import Reason, StoreError
 from pathassets.store import Root, layout
-from pathassets.store.arrays import BAD, OK, Embeddings, EmbeddingsWriter, fits, read_embeddings, tile_centres
+from pathassets.store.arrays import OK, UNREADABLE, Embeddings, EmbeddingsWriter, fits, read_embeddings, tile_centres
 from pathassets.store.groups import is_done, read_marker, tree_hashes
 
 from .conftest import fill_disk, start, tile_frame
@@ -86,7 +86,7 @@ def test_bad_tiles_are_nan_and_say_why(root: Root):
     rows[[3, 39]] = np.nan
     notes = pl.DataFrame({"status": [OK] * 40, "reason": [None] * 40, "sharpness": [0.5] * 40}, strict=False)
     notes = notes.with_columns(
-        status=pl.Series([BAD if i in (3, 39) else OK for i in range(40)]),
+        status=pl.Series([UNREADABLE if i in (3, 39) else OK for i in range(40)]),
         reason=pl.Series(["pixels_unreadable" if i in (3, 39) else None for i in range(40)]),
     )
     with EmbeddingsWriter(root, SLIDE, DIGEST, n_tiles=40, dim=32, shard_rows=16) as writer:

@@ -437,7 +437,7 @@ ORDINARY = """
     path = study.home / "results.duckdb"
     for i in range(3):
         study.add(f"s-{i}")
-        assert publish(study.root, study.home).changed
+        assert publish(study.root, study.home).n_slides == 1  # more: the last snapshot could not be copied from
         assert oct(path.stat().st_mode & 0o777) == "0o444"
         assert query(study.home, "SELECT count(*) FROM slides").item() == i + 1
         try:

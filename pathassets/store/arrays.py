@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import zarr
 
 NAME = "embeddings"
-OK, BAD = "ok", "bad"
+OK, UNREADABLE = "ok", "unreadable"
 COORDINATES = "tile centres in level-0 pixels, x then y"
 _MAX_CHUNK_ROWS = 256
 _MIN_CHUNK_ROWS = 16
@@ -134,8 +134,8 @@ class EmbeddingsWriter:
         Args:
             shard: Its number.
             rows: Embeddings (k, dim), k as in `rows_of`; NaN where the tile could not be read.
-            notes: k rows of what becomes part of `obs`: `status` (`ok` or `bad`), `reason` and whatever was measured.
-                None: rows of NaN are bad, the others ok.
+            notes: k rows of what becomes part of `obs`: `status` (`ok` or `unreadable`), `reason` and whatever was measured.
+                None: rows of NaN are unreadable, the others ok.
 
         Raises:
             ValueError: Wrong shapes.
@@ -335,7 +335,7 @@ def tile_centres(tiles: pl.DataFrame) -> np.ndarray:
 
 def _default_notes(rows: np.ndarray) -> pl.DataFrame:
     good = np.isfinite(rows).all(axis=1)
-    status = pl.Series("status", np.where(good, OK, BAD).tolist(), dtype=pl.String)
+    status = pl.Series("status", np.where(good, OK, UNREADABLE).tolist(), dtype=pl.String)
     return pl.DataFrame([status, pl.Series("reason", [None] * len(rows), dtype=pl.String)])
 
 

@@ -60,11 +60,11 @@ marker is unfinished and is not read. A new digest gets a new group; old ones ar
 | element | holds |
 | --- | --- |
 | `X` | `n_tiles x dim`, float16 (float32 where values would overflow or the recipe asks), zstd; row i is `tile_id` i |
-| `obs` | the tile's columns of `tiles`, `status` (`ok` or `bad`), `reason` of a bad tile, what embedding it measured |
+| `obs` | the tile's columns of `tiles`, `status` (`ok` or `unreadable`), `reason`, what embedding it measured |
 | `obsm["spatial"]` | the tile's **centre** in level-0 pixels, x then y, as scanpy has it; its corner is in `obs` |
 | `uns` | slide, recipe, digest and the encoder's card in short |
 
-Rows with `status == "bad"` are `NaN`: take `adata[adata.obs["status"] == "ok"]` before computing.
+Rows that are not `ok` are `NaN`: take `adata[adata.obs["status"] == "ok"]` before computing.
 The marker `embeddings.done.json` has the rows, the type, the digest and the SHA-256 of every file of the group.
 Groups of `derived_arrays` are AnnData without `X`: rows are the tiles that went in, named by `tile_id`.
 
