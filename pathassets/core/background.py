@@ -32,7 +32,7 @@ DEFAULT_WHITE = 243.0
 # Scanners fill what they did not scan with white of at least this level.
 PADDING_LEVEL = 254
 DARK_MEDIAN = 60
-ROUGHNESS_UM = 32.0
+NEIGHBOURHOOD_UM = 32.0
 # The illumination changes slowly; it is fitted on about this many pixels, and only when glass lies all around.
 SURFACE_SAMPLES = 20_000
 SURFACE_MIN_SHARE = 0.1
@@ -95,15 +95,19 @@ def smooth(values: Floats, um: float, mpp: float) -> Floats:
     return ndimage.gaussian_filter(values, sigma) if sigma > 0.3 else values
 
 
+def local_mean(values: Floats, mpp: float) -> Floats:
+    """Mean over a square whose standard deviation is about `NEIGHBOURHOOD_UM`, at least 3 pixels wide."""
+    return ndimage.uniform_filter(values, 2 * max(1, round(3**0.5 * NEIGHBOURHOOD_UM / mpp)) + 1)
+
+
 def roughness(values: Floats, valid: Mask, mpp: float) -> Floats:
-    """Mean absolute deviation of `values` from their local mean, both over `ROUGHNESS_UM` and over valid pixels only.
+    """Mean absolute deviation of `values` from their local mean, both over valid pixels of a neighbourhood only.
 
     Tissue has 0.13 to 0.18 of its density as roughness, however pale it is; dye, vignetting and shadows have below 0.03.
     """
-    sigma_um = max(ROUGHNESS_UM, mpp)
-    weight = smooth(valid.astype(np.float32), sigma_um, mpp) + np.float32(1e-6)
-    mean = smooth(np.where(valid, values, 0), sigma_um, mpp) / weight
-    return smooth(np.where(valid, np.abs(values - mean), 0), sigma_um, mpp) / weight
+    weight = local_mean(valid.astype(np.float32), mpp) + np.float32(1e-6)
+    mean = local_mean(np.where(valid, values, 0), mpp) / weight
+    return local_mean(np.where(valid, np.abs(values - mean), 0), mpp) / weight
 
 
 def _glass_candidates(rgb: NDArray[np.uint8]) -> Mask:

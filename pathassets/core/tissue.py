@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pathassets.core.background import Contrast, Floats, Mask, contrast, roughness, smooth
+from pathassets.core.background import Contrast, Floats, Mask, contrast, local_mean, roughness, smooth
 from pathassets.core.ink import FRINGE_DENSITY, ink_pixels
+from pathassets.core.morphology import closed, grown, opened, shrunk
 from pathassets.core.pieces import TissueMask, TissuePiece, fill_holes, mask_from_image, tissue_pieces
 from pathassets.recipes import TissueOptions
 
@@ -97,24 +98,30 @@ def find_tissue(rgb: NDArray[np.uint8], mpp: float, options: TissueOptions | Non
         return TissueMask(np.ones(rgb.shape[:2], bool), "none", {"tissue_share": 1.0})
     scene = contrast(rgb, mpp)
     ink = np.zeros(rgb.shape[:2], bool) if scene.dark else _ink(rgb, scene, mpp)
-    if options.method != "auto":
-        return _detect(options.method, scene, ink, mpp)
-    both = {method: _detect(method, scene, ink, mpp) for method in ("otsu", "entropy")}
-    return _chosen(both["otsu"], both["entropy"], mpp)
+    dense, threshold = _by_density(scene, mpp)
+    if options.method == "otsu":
+        return _cleaned("otsu", dense, threshold, scene, ink, mpp)
+    varied, bits = _by_entropy(scene, threshold, mpp)
+    entropy = _cleaned("entropy", varied, bits, scene, ink, mpp)
+    return (
+        entropy
+        if options.method == "entropy"
+        else _chosen(_cleaned("otsu", dense, threshold, scene, ink, mpp), entropy, mpp)
+    )
 
 
 def _chosen(otsu: TissueMask, entropy: TissueMask, mpp: float) -> TissueMask:
     """`otsu` follows borders more exactly; `entropy` speaks only when it alone finds a real patch (unstained tissue)."""
     union = int(np.count_nonzero(otsu.mask | entropy.mask))
     agreement = int(np.count_nonzero(otsu.mask & entropy.mask)) / union if union else 1.0
-    alone = not otsu.mask.any() and _opened(entropy.mask, FAR_PATCH_UM, mpp).any()
+    alone = not otsu.mask.any() and opened(entropy.mask, FAR_PATCH_UM / mpp).any()
     best = entropy if alone else otsu
     return TissueMask(best.mask, best.method, {**best.metrics, "agreement": agreement})
 
 
-def _detect(method: str, scene: Contrast, ink: Mask, mpp: float) -> TissueMask:
-    found, threshold = _by_density(scene, mpp) if method == "otsu" else _by_entropy(scene, mpp)
-    clean = _peeled(_closed(found & ~ink, CLOSE_UM, mpp) & ~ink, scene, mpp)
+def _cleaned(method: str, found: Mask, threshold: float, scene: Contrast, ink: Mask, mpp: float) -> TissueMask:
+    """What a method found, without ink, ragged outlines and artefacts, with its metrics."""
+    clean = _peeled(closed(found & ~ink, CLOSE_UM / mpp) & ~ink, scene, mpp)
     real = _without_artefacts(clean, scene, mpp)
     metrics = {
         "threshold": threshold,
@@ -145,11 +152,11 @@ def _by_density(scene: Contrast, mpp: float) -> tuple[Mask, float]:
     found = signal > threshold
     if threshold < SURE_DENSITY:
         found &= (signal > SURE_DENSITY) | _rough(scene, np.ones_like(found), 2 * scene.roughness, mpp)
-    far = _distance(~found) > FAR_UM / mpp
+    far = ~grown(found, FAR_UM / mpp)
     pale = (signal > least) & far
     if threshold > least and pale.any():
         pale &= _rough(scene, far, 3 * scene.roughness, mpp)
-        found |= _opened(pale, FAR_PATCH_UM, mpp)
+        found |= opened(pale, FAR_PATCH_UM / mpp)
     return found | _mesh(scene, found, threshold, mpp), threshold
 
 
@@ -157,9 +164,9 @@ def _mesh(scene: Contrast, found: Mask, threshold: float, mpp: float) -> Mask:
     """Fat: a mesh of lines too thin to reach the threshold, filled where its meshes are closed, and wide as a whole."""
     window = max(3, round(MESH_UM / mpp))
     lines = scene.signal - ndimage.grey_opening(scene.signal, size=window)
-    net = _closed((lines > max(threshold / 3, 3 * scene.noise, MESH_LEAST_LINE)) | found, MESH_CLOSE_UM, mpp)
+    net = closed((lines > max(threshold / 3, 3 * scene.noise, MESH_LEAST_LINE)) | found, MESH_CLOSE_UM / mpp)
     filled = fill_holes(net, MESH_UM**2 / mpp**2, thin_walls=True)
-    return _opened(filled, MESH_LEAST_UM, mpp)
+    return opened(filled, MESH_LEAST_UM / mpp)
 
 
 def _least_density(scene: Contrast) -> float:
@@ -168,16 +175,17 @@ def _least_density(scene: Contrast) -> float:
 
 def _rough(scene: Contrast, where: Mask, least: float, mpp: float) -> Mask:
     """Where the picture is as rough as tissue of its density, looking only at the pixels `where`."""
-    weight = smooth(where.astype(np.float32), 32.0, mpp) + np.float32(1e-6)
-    density = smooth(np.where(where, scene.signal, 0), 32.0, mpp) / weight
+    weight = local_mean(where.astype(np.float32), mpp) + np.float32(1e-6)
+    density = local_mean(np.where(where, scene.signal, 0), mpp) / weight
     limit = np.maximum(ROUGH_SHARE * density, max(least, ROUGH_LEAST))
     return np.asarray(roughness(scene.mean, where, mpp) > limit)
 
 
-def _by_entropy(scene: Contrast, mpp: float) -> tuple[Mask, float]:
+def _by_entropy(scene: Contrast, density: float, mpp: float) -> tuple[Mask, float]:
     """Where the signal takes many values within a disc.
 
-    Slow changes are taken away first, and the steps are too coarse to see the noise of empty places.
+    Slow changes are taken away first, and the steps are too coarse to see the noise of empty places: a third of the
+    threshold on `density`, or more where the glass is rough.
     """
     from skimage.filters.rank import entropy
     from skimage.morphology import disk
@@ -185,14 +193,14 @@ def _by_entropy(scene: Contrast, mpp: float) -> tuple[Mask, float]:
     if scene.dark:
         step, signal, least = GLOW_STEP, np.maximum(scene.signal, LEAST_GLOW), LEAST_GLOW
     else:
-        step = max(_by_density(scene, mpp)[1] / 3, STEP_ROUGHNESS * scene.roughness, LEAST_STEP)
+        step = max(density / 3, STEP_ROUGHNESS * scene.roughness, LEAST_STEP)
         signal, least = scene.mean, _least_density(scene)
-    levels = np.clip((signal - smooth(signal, 32.0, mpp)) / step + 128.5, 0, 255).astype(np.uint8)
+    levels = np.clip((signal - local_mean(signal, mpp)) / step + 128.5, 0, 255).astype(np.uint8)
     bits = entropy(levels, disk(max(2, round(DISC_UM / mpp)))).astype(np.float32)
     threshold = min(max(_otsu(bits), LEAST_ENTROPY), SURE_ENTROPY)
     # A disc that touches tissue with a part of it is varied already: the find is larger than the tissue all around.
-    whole = _closed(bits > threshold, 2 * DISC_UM, mpp)
-    inner = _distance(whole) > 0.6 * DISC_UM / mpp
+    whole = closed(bits > threshold, 2 * DISC_UM / mpp)
+    inner = shrunk(whole, 0.6 * DISC_UM / mpp)
     if not scene.dark:
         inner &= _rough(scene, np.ones_like(inner), 2 * scene.roughness, mpp) | (scene.signal > SURE_DENSITY)
     return inner & (smooth(scene.signal, DISC_UM, mpp) > least), threshold
@@ -206,15 +214,15 @@ def _otsu(values: Floats) -> float:
 
 def _ink(rgb: NDArray[np.uint8], scene: Contrast, mpp: float) -> Mask:
     """Strokes and blots: ink-coloured patches wider than a nucleus, with the soft borders that hang on them."""
-    core = _opened(ink_pixels(rgb), INK_LEAST_UM, mpp)
+    core = opened(ink_pixels(rgb), INK_LEAST_UM / mpp)
     core &= ~_stained(core, scene, mpp)
     if not core.any():
         return core
-    near = _distance(~core) <= INK_FRINGE_UM / mpp
-    fringe = ink_pixels(rgb, FRINGE_DENSITY) & near
-    strokes = ndimage.binary_propagation(core, mask=core | fringe)
+    near = grown(core, INK_FRINGE_UM / mpp)
+    near[near] = ink_pixels(rgb[near], FRINGE_DENSITY)
+    strokes = ndimage.binary_propagation(core, mask=core | near)
     # Mixed with glass or tissue in one pixel, ink loses its hue.
-    return _distance(~strokes) <= INK_BORDER_UM / mpp + 0.5
+    return grown(strokes, INK_BORDER_UM / mpp + 0.5)
 
 
 def _stained(ink: Mask, scene: Contrast, mpp: float) -> Mask:
@@ -224,7 +232,7 @@ def _stained(ink: Mask, scene: Contrast, mpp: float) -> Mask:
     if not coloured.any() or np.count_nonzero(coloured) < STAIN_SHARE * np.count_nonzero(dense):
         return np.zeros_like(ink)
     # The soft borders of strokes are rough; only their inside is smooth.
-    inner = _distance(coloured) > INK_BORDER_UM / mpp
+    inner = shrunk(coloured, INK_BORDER_UM / mpp)
     inner = inner if inner.any() else coloured
     rough = roughness(scene.mean, inner, mpp)[inner] / np.maximum(scene.mean[inner], 1e-6)
     return coloured if np.median(rough) > STAIN_ROUGH_SHARE else np.zeros_like(ink)
@@ -234,7 +242,7 @@ def _peeled(found: Mask, scene: Contrast, mpp: float) -> Mask:
     """Takes the blur of smoothing, closing and JPEG off the outline: pixels much paler than what they lie beside."""
     if scene.dark or not found.any():
         return found
-    border = found & (_distance(found) <= PEEL_UM / mpp)
+    border = found & ~shrunk(found, PEEL_UM / mpp)
     beside = ndimage.maximum_filter(smooth(scene.signal, SMOOTH_UM, mpp), size=2 * max(1, round(PEEL_UM / mpp)) + 1)
     return found & ~(border & (scene.signal < PEEL_SHARE * beside))
 
@@ -252,25 +260,3 @@ def _without_artefacts(found: Mask, scene: Contrast, mpp: float) -> Mask:
     # On an unstained or greyscale slide everything is grey, and that says nothing.
     dropped = flat | (grey & (sizes[grey].sum() < 0.5 * sizes.sum()))
     return np.asarray(np.append(False, ~dropped)[labels])
-
-
-def _distance(mask: Mask) -> NDArray[np.float64]:
-    """Distance in pixels of each pixel of `mask` to the nearest one outside; infinite when there is none."""
-    if mask.all():
-        return np.full(mask.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(mask))
-
-
-def _opened(mask: Mask, um: float, mpp: float) -> Mask:
-    """Morphological opening with a disc of radius `um`; the picture's border counts as inside."""
-    core = _distance(mask) > um / mpp
-    return mask & (_distance(~core) <= um / mpp) if core.any() else core
-
-
-def _closed(mask: Mask, um: float, mpp: float) -> Mask:
-    """Morphological closing with a disc of radius `um`."""
-    if um < mpp or not mask.any():
-        return mask
-    margin = int(um / mpp) + 2
-    grown = _distance(~np.pad(mask, margin)) <= um / mpp
-    return mask | (_distance(grown) > um / mpp)[margin:-margin, margin:-margin]
