@@ -11,7 +11,8 @@ from support.streams import SIZE, TILE, FakeSlide, Mean, Memory, encoder_of, gri
 
 from pathassets.core.geometry import TileSize
 from pathassets.encoders import load_encoder
-from pathassets.engine import EmbedPlan, PlanError, Settings, embed_slide
+from pathassets.engine import EmbedPlan, PlanError, Settings, compute, embed_slide, pipeline
+from pathassets.engine.run import Run
 from pathassets.errors import EncoderError, Reason, SlideError
 from pathassets.recipes import EmbeddingOptions
 
@@ -311,3 +312,50 @@ def test_whatever_may_change_a_digit_is_in_the_digest(change):
 
 def test_batches_start_anew_in_each_shard():
     assert plan_of(batch_size=6).batches(slice(16, 32)) == [slice(16, 22), slice(22, 28), slice(28, 32)]
+
+
+class LateDevice:
+    """Answers a batch later, as a CUDA device does, and may tell of a failure only then."""
+
+    depth = 1
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.fails_at, self.submitted, self.most_pending, self.pending = fails_at, 0, 0, 0
+
+    def submit(self, encoder, tiles):
+        number, self.submitted, self.pending = self.submitted, self.submitted + 1, self.pending + 1
+        self.most_pending = max(self.most_pending, self.pending)
+
+        def collect():
+            self.pending -= 1
+            if number == self.fails_at:
+                raise torch.OutOfMemoryError("told late")
+            return encoder.encode(torch.from_numpy(tiles)).numpy()
+
+        return compute.Pending(collect, {"forward": 1.0})
+
+
+def test_a_device_that_answers_later_is_given_the_next_batch_meanwhile(monkeypatch):
+    device = LateDevice()
+    monkeypatch.setattr(pipeline, "device_for", lambda name: device)
+    _, writer = embed(50, settings=Settings(streams=1))
+    np.testing.assert_allclose(writer.values, truth(50), rtol=1e-5)
+    assert device.pending == 0
+    assert device.most_pending <= 2
+
+
+def test_a_failure_that_is_told_late_is_still_this_slides(monkeypatch):
+    monkeypatch.setattr(pipeline, "device_for", lambda name: LateDevice(fails_at=2))
+    with pytest.raises(PlanError) as caught:
+        embed(50, settings=Settings(streams=1))
+    assert caught.value.next_plan.batch_size == 4
+
+
+def test_a_mistake_in_the_engine_ends_with_an_error_and_not_with_waiting(monkeypatch):
+    def broken(self, batch, values):
+        raise ZeroDivisionError("a mistake in the engine")
+
+    monkeypatch.setattr(Run, "put", broken)
+    monkeypatch.setattr("pathassets.engine.embed.STOP_SECONDS", 0.1)
+    with pytest.raises(ZeroDivisionError, match="a mistake in the engine"):
+        embed(50)

@@ -65,7 +65,6 @@ def embed_slide(
     max_bad_tiles: float = MAX_BAD_TILES,
     measure: Measure | None = None,
     progress: Progress | None = None,
-    workers: int = 0,
     settings: Settings = Settings(),  # noqa: B008  frozen
 ) -> EmbedResult:
     """Embeds the tiles whose shards the writer misses, shard by whole shard.
@@ -81,7 +80,6 @@ def embed_slide(
         max_bad_tiles: Largest share of tiles that may be unreadable.
         measure: What to measure on the pixels, besides; becomes part of the shards' notes.
         progress: Told (done, all) in this thread.
-        workers: Threads that read tiles; 0 = as `settings` say.
         settings: Threads and memory.
 
     Raises:
@@ -103,7 +101,6 @@ def embed_slide(
         progress,
     )
     outcome: list[Finished] = []
-    settings = replace(settings, workers=workers or settings.workers)
     embed_slides([job], outcome.append, settings=settings, replan=False)
     if outcome[0].error is not None:
         raise outcome[0].error
@@ -245,7 +242,7 @@ def _wait(run: Run, pipeline: Pipeline) -> None:
                 run.job.progress(told, run.n_tiles)
             if over:
                 return
-            pipeline.check_stalled()
+            pipeline.check()
     except BaseException as error:  # the caller wants to stop: let what is on its way leave, then go
         run.fail(error)
         run.settled.wait(STOP_SECONDS)

@@ -62,6 +62,7 @@ class Pipeline:
         self._others: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._agreement = threading.Lock()
+        self._died: BaseException | None = None
 
     def __enter__(self) -> Pipeline:
         # A stream's operators run on the stream's own thread: streams that share cores never wait for each other's helpers.
@@ -86,8 +87,14 @@ class Pipeline:
         self._others[-1].join()
         torch.set_num_threads(self._torch_threads)
 
-    def check_stalled(self) -> None:
-        """Gives up batches that take too long to read; their threads are replaced, for nothing can end them."""
+    def check(self) -> None:
+        """Gives up batches that take too long to read; their threads are replaced, for nothing can end them.
+
+        Raises:
+            BaseException: One of the pipeline's own threads has died of a mistake in it.
+        """
+        if self._died is not None:
+            raise self._died
         now = time.monotonic()
         with self._lock:
             stuck = [t for t, (since, _) in self._reading.items() if now - since > self._settings.stall_seconds]
@@ -100,9 +107,16 @@ class Pipeline:
             self._readers.append(self._thread(self._read, thread.name))
 
     def _thread(self, work: Callable[[], None], name: str) -> threading.Thread:
-        thread = threading.Thread(target=work, name=f"pathassets-{name}", daemon=True)
+        thread = threading.Thread(target=self._guarded, args=(work,), name=f"pathassets-{name}", daemon=True)
         thread.start()
         return thread
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            log.exception("a thread of the engine has died")
+            self._died = error
 
     # Reading
 
