@@ -48,9 +48,8 @@ class OpenSlideReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._handle = _open(path)
+        self._handle: OpenSlide | None = _open(path)
         _refuse_giant_tiles(path, self._handle)
-        self._closed = False
         self._levels = _usable_levels(self._handle)
         self.facts = _facts(self._handle, self._levels)
 
@@ -63,8 +62,7 @@ class OpenSlideReader:
     def close(self) -> None:
         """See `Reader`. The handle itself is closed when the last thread that reads from it lets go."""
         with self._lock:
-            self._closed = True
-            del self._handle
+            self._handle = None
 
     def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Image:
         from openslide import OpenSlideError
@@ -84,13 +82,13 @@ class OpenSlideReader:
 
     def _current(self) -> OpenSlide:
         with self._lock:
-            if self._closed:
+            if self._handle is None:
                 raise ValueError(f"{self._path.name} is closed")
             return self._handle
 
     def _replace(self, spoilt: OpenSlide, fresh: OpenSlide) -> None:
         with self._lock:
-            if not self._closed and self._handle is spoilt:
+            if self._handle is spoilt:
                 self._handle = fresh
 
 

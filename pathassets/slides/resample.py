@@ -18,6 +18,8 @@ from pathassets.slides.reader import Pixels
 WHOLE_PX = 0.25
 # Below this a shift cannot change a pixel by a grey level on any edge softer than half the grey scale.
 _NO_SHIFT_PX = 1 / 128
+# what sums and products of sizes may be off
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,18 @@ class Plan:
     """How a window becomes an image.
 
     Attributes:
-        factors: (y, x): whole numbers of level px per output px, when they are whole; else None.
-        margin: Level px to read around the window, so that neighbouring windows fit without a seam.
-        read_hw: Rows and columns to read, margin included.
+        left: Where to begin to read, in px of the level.
+        top: Where to begin to read, in px of the level.
+        read_hw: Rows and columns to read.
+        factors: (y, x): whole numbers of level px per output px; None when they are not whole.
+        box: (left, top, right, bottom) of the window within what is read.
     """
 
-    factors: tuple[int, int] | None
-    margin: int
+    left: float
+    top: float
     read_hw: tuple[int, int]
+    factors: tuple[int, int] | None
+    box: tuple[float, float, float, float]
 
 
 def plan_window(window: Window, out_hw: tuple[int, int], *, seamless: bool = False) -> Plan:
@@ -63,16 +69,23 @@ def plan_window(window: Window, out_hw: tuple[int, int], *, seamless: bool = Fal
         out_hw: Height and width of the output in px.
         seamless: The window is part of a larger picture: read what the filter sees beyond its border.
     """
-    factor_y, factor_x = max(1, round(window.height / out_hw[0])), max(1, round(window.width / out_hw[1]))
-    whole = (factor_y * out_hw[0], factor_x * out_hw[1])
-    if abs(whole[0] - window.height) <= WHOLE_PX and abs(whole[1] - window.width) <= WHOLE_PX:
-        return Plan((factor_y, factor_x), 0, whole)
-    margin = math.ceil(2 * max(1.0, window.height / out_hw[0], window.width / out_hw[1])) if seamless else 0
-    rows, columns = math.ceil(window.height - 1e-6), math.ceil(window.width - 1e-6)
-    return Plan(None, margin, (max(1, rows) + 2 * margin, max(1, columns) + 2 * margin))
+    scale_y, scale_x = window.height / out_hw[0], window.width / out_hw[1]
+    factor_y, factor_x = max(1, round(scale_y)), max(1, round(scale_x))
+    rows, columns = factor_y * out_hw[0], factor_x * out_hw[1]
+    # one part of a picture must not be rounded to whole factors where its neighbour is not
+    tolerance = _EPSILON * max(rows, columns) if seamless else WHOLE_PX
+    if abs(rows - window.height) <= tolerance and abs(columns - window.width) <= tolerance:
+        return Plan(window.left, window.top, (rows, columns), (factor_y, factor_x), (0, 0, columns, rows))
+    margin = math.ceil(2 * max(1.0, scale_y, scale_x)) if seamless else 0
+    left, top = math.floor(window.left + _EPSILON) - margin, math.floor(window.top + _EPSILON) - margin
+    columns = math.ceil(window.left + window.width - _EPSILON) + margin - left
+    rows = math.ceil(window.top + window.height - _EPSILON) + margin - top
+    x, y = max(0.0, window.left - left), max(0.0, window.top - top)
+    box = (x, y, min(x + window.width, columns), min(y + window.height, rows))
+    return Plan(left, top, (rows, columns), None, box)
 
 
-def resample(pixels: Pixels, window: Window, plan: Plan, out_hw: tuple[int, int]) -> Pixels:
+def resample(pixels: Pixels, plan: Plan, out_hw: tuple[int, int]) -> Pixels:
     """`pixels` (what `plan` says to read, uint8 RGB) on `out_hw` px: (height, width, 3).
 
     Whole factors: the mean over each block of pixels, and factor 1 leaves them as they are. Otherwise a windowed sinc of
@@ -85,11 +98,10 @@ def resample(pixels: Pixels, window: Window, plan: Plan, out_hw: tuple[int, int]
     image = Image.fromarray(pixels)
     if plan.factors is not None:
         return np.asarray(image.reduce((plan.factors[1], plan.factors[0])))
-    enlarges = window.width * window.height < out_hw[0] * out_hw[1]
+    left, top, right, bottom = plan.box
+    enlarges = (right - left) * (bottom - top) < out_hw[0] * out_hw[1]
     image_filter = Image.Resampling.BICUBIC if enlarges else Image.Resampling.HAMMING
-    edge = plan.margin
-    box = (edge, edge, min(edge + window.width, image.width), min(edge + window.height, image.height))
-    return np.asarray(image.resize((out_hw[1], out_hw[0]), image_filter, box=box))
+    return np.asarray(image.resize((out_hw[1], out_hw[0]), image_filter, box=plan.box))
 
 
 def shift(read: Callable[[int, int, int, int], Pixels], left: float, top: float, width: int, height: int) -> Pixels:

@@ -19,7 +19,8 @@ from pathassets.slides.problems import COPY_AGAIN
 from pathassets.slides.reader import Pixels, Reader
 from pathassets.slides.resample import Window, plan_window, resample
 
-# Pixels of a level that are decoded at once; OpenSlide and Pillow need about ten bytes for each.
+# Pixels of a level that are decoded at once; OpenSlide and Pillow need about ten bytes for each. Larger rectangles are
+# read in squares.
 MAX_BLOCK_PX = 2**24
 BLOCK_SIDE_PX = 2048
 # An output of 512 Mpx (1.5 GB) is no overview; a file that asks for one lies about its size.
@@ -126,11 +127,12 @@ class Slide:
         """`window` of `level` on `out_hw` px."""
         if window.width * window.height <= MAX_BLOCK_PX:
             return self._render_block(level, window, out_hw, seamless)
-        if window.width * window.height > MAX_BLOCK_PX * out_hw[0] * out_hw[1]:
-            # a single output pixel would take more than a block: go there in two steps
-            halfway = self._render(level, window, (2 * out_hw[0], 2 * out_hw[1]))
-            quarters = halfway.reshape(out_hw[0], 2, out_hw[1], 2, 3)
-            return np.rint(quarters.mean(axis=(1, 3))).astype(np.uint8)
+        # where a single output pixel would take more than a block: go there in two steps
+        steps = (1 + (window.height > BLOCK_SIDE_PX * out_hw[0]), 1 + (window.width > BLOCK_SIDE_PX * out_hw[1]))
+        if steps != (1, 1):
+            halfway = self._render(level, window, (steps[0] * out_hw[0], steps[1] * out_hw[1]))
+            parts = halfway.reshape(out_hw[0], steps[0], out_hw[1], steps[1], 3)
+            return np.rint(parts.mean(axis=(1, 3))).astype(np.uint8)
         out = np.empty((*out_hw, 3), np.uint8)
         for rows, columns in self._blocks(window, out_hw):
             part = window.part(rows, columns, out_hw)
@@ -149,14 +151,13 @@ class Slide:
 
     def _render_block(self, level: int, window: Window, out_hw: tuple[int, int], seamless: bool) -> Pixels:
         plan = plan_window(window, out_hw, seamless=seamless)
-        left, top = window.left - plan.margin, window.top - plan.margin
         try:
-            pixels = self._reader.read_level(level, left, top, plan.read_hw[1], plan.read_hw[0])
+            pixels = self._reader.read_level(level, plan.left, plan.top, plan.read_hw[1], plan.read_hw[0])
         except PathassetsError:
             raise
         except Exception as error:  # decoders raise what they like; here it becomes one kind of error
             raise self._unreadable(level, window, error) from error
-        found = resample(pixels, window, plan, out_hw)
+        found = resample(pixels, plan, out_hw)
         return found if found.flags.writeable else found.copy()
 
     def _unreadable(self, level: int, window: Window, error: Exception) -> SlideError:
