@@ -65,21 +65,20 @@ class Lines:
     """A watcher for logs: a line for each slide, and for each quarter of its tiles."""
 
     def __init__(self) -> None:
-        self._slide = ""
-        self._quarter = -1
+        self._seen: set[str] = set()
+        self._told: tuple[str, int] = ("", 0)
 
     def slide(self, slide_id: str, step: str) -> None:
         """A step of a slide begins."""
-        self._quarter = -1
-        if slide_id != self._slide:
-            self._slide = slide_id
+        if slide_id not in self._seen:
+            self._seen.add(slide_id)
             say(f"  {slide_id}")
 
     def tiles(self, slide_id: str, done: int, total: int) -> None:
         """`done` of `total` tiles are embedded."""
-        quarter = 4 * done // max(total, 1)
-        if quarter != self._quarter:
-            self._quarter = quarter
+        quarter = (slide_id, 4 * done // max(total, 1))
+        if quarter != self._told:
+            self._told = quarter
             say(f"  {slide_id}: {done} of {total} tiles embedded")
 
 

@@ -17,7 +17,7 @@ from pathassets.defs import describe
 from pathassets.defs.partitions import SLIDES
 from pathassets.defs.resources import LogWatcher, Workshop
 from pathassets.recipes import Recipe, digest
-from pathassets.steps.chain import StepResult, run_slide
+from pathassets.steps.chain import StepResult
 from pathassets.steps.nodes import Node, Step, chain
 from pathassets.steps.session import Session
 
@@ -114,16 +114,20 @@ def run_batch(context: dg.AssetExecutionContext, workshop: Workshop, nodes: Sequ
     Raises:
         dagster.Failure: Some slides failed; the others are done and marked so.
     """
+    from pathassets.steps.batch import run_batch as run_slides
+
     session = workshop.session(context.run_id, LogWatcher(context.log))
     failed: dict[str, StepResult] = {}
-    for slide_id in context.partition_keys:
-        for result in run_slide(session, slide_id, nodes, force=context.op_execution_context.op_config["force"]):
-            workshop.results.append(result)
-            if result.usable:
-                log_result(context, session, result)
-            elif slide_id not in failed:
-                failed[slide_id] = result
-                context.log.error(_complaint(result))
+
+    def emit(result: StepResult) -> None:
+        workshop.results.append(result)
+        if result.usable:
+            log_result(context, session, result)
+        elif result.slide_id not in failed:
+            failed[result.slide_id] = result
+            context.log.error(_complaint(result))
+
+    run_slides(session, context.partition_keys, nodes, emit, force=context.op_execution_context.op_config["force"])
     if failed:
         raise dg.Failure(
             f"{len(failed)} of {len(context.partition_keys)} slides failed; the others are done.",

@@ -1,6 +1,7 @@
-"""A slide through its chain: what is current stays, what is not is made, what fails stops nobody else.
+"""One node of one slide: what is current stays, what is not is made, what fails stops nobody else.
 
-Belongs here: order, digests, locks and failures of the per-slide steps. Does not belong: what a step computes.
+Belongs here: digests, being current, and failures of the per-slide steps. Does not belong: what a step computes, in which
+order slides and nodes are worked on (`batch`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -57,7 +58,7 @@ class StepResult:
 
 
 class StepModule(Protocol):
-    """What each step's module offers."""
+    """What each step's module offers; `embeddings` has `start` and `publish` for `make`, because slides stream through it."""
 
     def inputs(self, session: Session, slide_id: str, node: Node) -> tuple[Any, ...]:
         """What the digest covers besides the options and the upstream digests."""
@@ -75,52 +76,71 @@ def step_module(step: Step) -> StepModule:
     return module
 
 
-def run_slide(session: Session, slide_id: str, nodes: Sequence[Node], *, force: bool = False) -> Iterator[StepResult]:
-    """Makes the nodes of one slide that are not current, in order, under the slide's lock.
+@dataclass(frozen=True)
+class Order:
+    """A node that has to be made for a slide.
+
+    Attributes:
+        digest: Of everything that it will be made from.
+        inputs: Result digests of the upstream nodes, by asset key.
+    """
+
+    slide_id: str
+    node: Node
+    digest: str
+    inputs: dict[tuple[str, ...], str]
+
+
+Results = dict[tuple[str, ...], StepResult]
+
+
+def look(session: Session, slide_id: str, node: Node, done: Results, *, force: bool = False) -> StepResult | Order:
+    """Decides what is to be done for a node: nothing, because its result is current or its upstream is not there, or an order.
 
     Args:
         session: What the run shares.
         slide_id: The slide.
-        nodes: The nodes asked for, upstream first; upstream nodes left out must have been made before.
-        force: Make them even if they are current.
-
-    Yields:
-        One result per node; a failed node does not end the iteration, what depends on it is passed over.
+        node: The node.
+        done: What became of the slide's other nodes in this run; those left out are looked up.
+        force: Make it even if it is current.
     """
-    done: dict[tuple[str, ...], StepResult] = {}
-    try:
-        with session.root.lock(f"slide-{slide_id}", timeout=LOCK_TIMEOUT_SECONDS):
-            for node in nodes:
-                result = _run_node(session, slide_id, node, done, force)
-                done[node.key] = result
-                yield result
-    except PathassetsError as error:  # the lock itself
-        for node in nodes:
-            if node.key not in done:
-                yield StepResult(slide_id, node, failure(slide_id, node, error.reason, error.message, error.remedy))
-                return
-
-
-def _run_node(
-    session: Session, slide_id: str, node: Node, done: dict[tuple[str, ...], StepResult], force: bool
-) -> StepResult:
     inputs: dict[tuple[str, ...], str] = {}
     for parent in node.upstream:
         outcome = done[parent.key].outcome if parent.key in done else load_outcome(session, slide_id, parent)
         if outcome is None or not outcome.usable or outcome.result_digest is None:
             return StepResult(slide_id, node, None)
         inputs[parent.key] = outcome.result_digest
-    session.watcher.slide(slide_id, str(node.step))
     try:
         wanted = wanted_digest(session, slide_id, node, inputs)
         recorded = load_outcome(session, slide_id, node)
         if not force and _is_current(session, slide_id, node, recorded, wanted):
             return StepResult(slide_id, node, recorded, unchanged=True, input_digests=inputs)
-        made = step_module(node.step).make(session, slide_id, node, wanted)
-        outcome = _success(slide_id, node, wanted, made)
-    except Exception as error:  # noqa: BLE001  one slide's failure, of whatever kind, is a row and not the end of the run
-        outcome = _failed(slide_id, node, error)
-    return StepResult(slide_id, node, _recorded(session, node, outcome), input_digests=inputs)
+    except Exception as error:  # noqa: BLE001  see `carry_out`
+        return _ended(session, Order(slide_id, node, "", inputs), _failed(slide_id, node, error))
+    return Order(slide_id, node, wanted, inputs)
+
+
+def carry_out(session: Session, order: Order, make: Callable[[], Made]) -> StepResult:
+    """Makes what was ordered and records what became of it; one slide's failure, of whatever kind, is a row and not the end."""
+    session.watcher.slide(order.slide_id, str(order.node.step))
+    try:
+        outcome = _success(order.slide_id, order.node, order.digest, make())
+    except Exception as error:  # noqa: BLE001  see above
+        outcome = _failed(order.slide_id, order.node, error)
+    return _ended(session, order, outcome)
+
+
+def run_node(session: Session, slide_id: str, node: Node, done: Results, *, force: bool = False) -> StepResult:
+    """Makes a node for a slide unless it is current."""
+    found = look(session, slide_id, node, done, force=force)
+    if isinstance(found, StepResult):
+        return found
+    return carry_out(session, found, lambda: step_module(node.step).make(session, slide_id, node, found.digest))
+
+
+def _ended(session: Session, order: Order, outcome: Outcome) -> StepResult:
+    recorded = _recorded(session, order.node, outcome)
+    return StepResult(order.slide_id, order.node, recorded, input_digests=order.inputs)
 
 
 def wanted_digest(session: Session, slide_id: str, node: Node, inputs: dict[tuple[str, ...], str]) -> str:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import polars as pl
 
-from pathassets.engine import EmbedPlan, EmbedResult, PlanError, Settings, embed_slide
+from pathassets.engine import EmbedPlan, EmbedResult, Finished, Job
 from pathassets.errors import Reason
-from pathassets.recipes import digest
-from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made
+from pathassets.recipes import Recipe, digest
+from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order
 from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
 from pathassets.steps.session import Session, made_by
 from pathassets.steps.tiles import slide_tile_size
 from pathassets.store.arrays import EmbeddingsWriter
-from pathassets.store.groups import is_done, key_of
+from pathassets.store.groups import delete_group, is_done, key_of
 
 LIBRARIES = ("torch", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "numpy")
 
@@ -41,84 +42,95 @@ def is_stored(session: Session, slide_id: str, node: Node) -> bool:
     return row is None or is_done(session.root, key_of(session.root, row["uri"]))
 
 
-def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Made:
-    """Embeds the slide's tiles and publishes the row of `embeddings`.
+def start(session: Session, order: Order, stack: ExitStack, *, force: bool = False) -> Job | Made:
+    """A slide ready to be streamed; or what there is to say of a slide without tiles.
+
+    Args:
+        session: What the run shares.
+        order: What is to be made.
+        stack: Closes the slide, when its job has ended.
+        force: Compute again what is there.
 
     Raises:
-        SlideError: Too many tiles cannot be read.
-        EncoderError: The encoder cannot be had, or gives numbers that are none.
+        EncoderError: The encoder cannot be had.
+        SlideError: The slide cannot be opened.
     """
-    recipe = recipe_of(node)
-    tiles = session.tables.read("tiles", slide_id, recipe.tiling.name)
-    if tiles is None or tiles.is_empty():
-        session.tables.write("embeddings", [], slide_id=slide_id, part=recipe_part(recipe))
+    recipe = recipe_of(order.node)
+    tiles = _tiles(session, order.slide_id, recipe)
+    if tiles.is_empty():
+        session.tables.write("embeddings", [], slide_id=order.slide_id, part=recipe_part(recipe))
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to embed")
-    options = recipe.embeddings.model_copy(
-        update={"batch_size": session.study.batch_size or recipe.embeddings.batch_size}
-    )
-    plan = EmbedPlan.of(options, session.encoder(recipe))
-    while True:
-        made_from = digest(result_digest, *plan.digest_parts())
-        try:
-            _, n_bad = _embed(session, slide_id, node, tiles, plan, made_from)
-            break
-        except PlanError as error:  # out of memory, overflow: the slide starts anew under a plan that can hold
-            plan = error.next_plan
-    return _verdict(n_bad, EmbedPlan.of(options, session.encoder(recipe)), plan, made_from)
-
-
-def _embed(
-    session: Session, slide_id: str, node: Node, tiles: pl.DataFrame, plan: EmbedPlan, made_from: str
-) -> tuple[EmbedResult, int]:
-    """Streams the slide under one plan and publishes it; returns what was done and how many tiles are bad in all."""
-    recipe = recipe_of(node)
     encoder = session.encoder(recipe)
-    size = slide_tile_size(recipe.tiling, session.slide_row(slide_id))
+    return Job(
+        name=order.slide_id,
+        slide=stack.enter_context(session.open_slide(order.slide_id)),
+        tiles=tiles,
+        size=slide_tile_size(recipe.tiling, session.slide_row(order.slide_id)),
+        encoder=encoder,
+        plan=_wanted_plan(session, recipe),
+        open_writer=lambda plan: _writer(session, order, plan, len(tiles), encoder.dim, force),
+        max_bad_tiles=recipe.embeddings.max_bad_tiles,
+        progress=lambda done, total: session.watcher.tiles(order.slide_id, done, total),
+    )
+
+
+def publish(session: Session, order: Order, finished: Finished) -> Made:
+    """Finishes a streamed slide's group and publishes its row of `embeddings`.
+
+    Raises:
+        SlideError: Too many tiles cannot be read, or their embeddings are no numbers.
+        EncoderError: The network failed.
+    """
+    if finished.error is not None:
+        raise finished.error
+    recipe, writer, result = recipe_of(order.node), finished.writer, finished.result
+    assert isinstance(writer, EmbeddingsWriter)
+    assert result is not None
+    tiles = _tiles(session, order.slide_id, recipe)
+    about = {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": finished.job.encoder.weights_sha256}
+    marker = writer.finish(tiles, about)
+    _publish(session, order, tiles, result, writer, int(marker["n_bad"]))
+    return _verdict(int(marker["n_bad"]), _wanted_plan(session, recipe), result.plan, writer.digest)
+
+
+def _tiles(session: Session, slide_id: str, recipe: Recipe) -> pl.DataFrame:
+    tiles = session.tables.read("tiles", slide_id, recipe.tiling.name)
+    assert tiles is not None  # the step `tiles` is done, else this one would not have begun
+    return tiles
+
+
+def _wanted_plan(session: Session, recipe: Recipe) -> EmbedPlan:
+    batch_size = session.study.batch_size or recipe.embeddings.batch_size
+    options = recipe.embeddings.model_copy(update={"batch_size": batch_size})
+    return EmbedPlan.of(options, session.encoder(recipe))
+
+
+def _writer(session: Session, order: Order, plan: EmbedPlan, n_tiles: int, dim: int, force: bool) -> EmbeddingsWriter:
+    """The writer of the group that belongs to a plan: what it is made from is its name."""
+    made_from = digest(order.digest, *plan.digest_parts())
     writer = EmbeddingsWriter(
         session.root,
-        slide_id,
+        order.slide_id,
         made_from,
-        n_tiles=len(tiles),
-        dim=encoder.dim,
+        n_tiles=n_tiles,
+        dim=dim,
         dtype=plan.dtype,
         shard_rows=plan.shard_rows,
         lock_timeout=LOCK_TIMEOUT_SECONDS,
     )
-    with writer, session.open_slide(slide_id) as slide:
-        result = embed_slide(
-            slide,
-            tiles,
-            size,
-            encoder,
-            writer,
-            plan,
-            name=slide_id,
-            max_bad_tiles=recipe.embeddings.max_bad_tiles,
-            progress=lambda done, total: session.watcher.tiles(slide_id, done, total),
-            settings=Settings(workers=session.study.workers),
-        )
-        marker = writer.finish(
-            tiles, {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": encoder.weights_sha256}
-        )
-    _publish(session, slide_id, node, tiles, result, writer.uri, marker, made_from)
-    return result, int(marker["n_bad"])
+    if force:
+        delete_group(session.root, writer.group)
+    return writer
 
 
 def _publish(
-    session: Session,
-    slide_id: str,
-    node: Node,
-    tiles: pl.DataFrame,
-    result: EmbedResult,
-    uri: str,
-    marker: dict[str, Any],
-    made_from: str,
+    session: Session, order: Order, tiles: pl.DataFrame, result: EmbedResult, writer: EmbeddingsWriter, n_bad: int
 ) -> None:
     """Timings first: the row of `embeddings` is what says that all is there."""
-    recipe = recipe_of(node)
+    slide_id, recipe = order.slide_id, recipe_of(order.node)
     encoder, part, plan = session.encoder(recipe), recipe_part(recipe), result.plan
     before = embeddings_row(session, slide_id, recipe)
-    if before is not None and before["digest"] == made_from and not result.n_computed:
+    if before is not None and before["digest"] == writer.digest and not result.n_computed:
         return  # the row and its measured times are those of the run that computed the group
     named = {"slide_id": slide_id, "recipe": recipe.key}
     timings = [
@@ -137,9 +149,9 @@ def _publish(
         **named,
         "tiling": recipe.tiling.name,
         "encoder": recipe.encoder,
-        "uri": uri,
+        "uri": writer.uri,
         "n_tiles": len(tiles),
-        "n_bad_tiles": marker["n_bad"],
+        "n_bad_tiles": n_bad,
         "dim": encoder.dim,
         "dtype": plan.dtype,
         "precision": plan.precision,
@@ -154,7 +166,7 @@ def _publish(
         "tiles_digest": tiles["digest"][0],
         "seconds": result.seconds,
         "libraries": library_versions(),
-        **made_by(session, node, made_from),
+        **made_by(session, order.node, writer.digest),
     }
     session.tables.write("embeddings", [row], slide_id=slide_id, part=part)
 
