@@ -382,7 +382,7 @@ def test_two_publishers_wait_for_each_other(study: SmallStudy):
         assert child.communicate(timeout=120)[1] == ""
     assert count(study.home, "slides") == 1
     with study.root.lock("publish"), pytest.raises(StoreError) as caught:
-        publish(study.root, study.home, timeout=0)
+        publish(study.root, study.home, full=True, timeout=0)
     assert caught.value.reason is Reason.LOCKED
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -153,6 +154,45 @@ def test_a_lock_keeps_out_other_threads_of_the_same_process(root: Root):
         pass
     with root.lock("x"), root.lock("y"):
         pass
+
+
+COUNTER = """
+    import sys
+    from pathlib import Path
+    from pathassets.store import Root
+    root, counter = Root(sys.argv[1]), Path(sys.argv[2])
+    print("ready")
+    for _ in range(50):
+        with root.lock("x", timeout=120):
+            counter.write_text(str(int(counter.read_text()) + 1))
+"""
+
+
+def test_no_two_ever_hold_a_lock_although_its_file_comes_and_goes(root: Root, tmp_path: Path):
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    children = [start(COUNTER, root.path, counter) for _ in range(3)]
+    for child in children:
+        assert child.communicate(timeout=180)[1] == ""
+    assert counter.read_text() == "150"
+    assert os.listdir(root.path / "locks") == []
+
+
+def test_the_lock_of_a_file_that_was_just_removed_is_no_lock(root: Root, monkeypatch: pytest.MonkeyPatch):
+    path, real, others = root.path / "locks" / "x.lock", fcntl.flock, []
+
+    def flock(handle: int, operation: int) -> None:
+        if not others:  # between opening and locking: the holder gives it back, the next one takes it
+            path.unlink()
+            others.append(os.open(path, os.O_RDWR | os.O_CREAT))
+            real(others[0], fcntl.LOCK_EX)
+        real(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreError) as caught, root.lock("x"):
+        pass
+    assert caught.value.reason is Reason.LOCKED
+    os.close(others[0])
 
 
 def test_a_full_disk_is_said_and_the_old_content_stays(tmpfs: Callable[[str], Path]):

@@ -64,12 +64,14 @@ def publish(root: Root, home: str | Path, *, full: bool = False, timeout: float 
         StoreError: `locked`, `disk_full`, `store_read_only`; the last snapshot is then still there.
     """
     home = Path(home).expanduser().resolve()
-    with root.lock(LOCK, timeout):
-        Tables(root).ensure_schema_files()
-        work = _Work(root, home, read_state(root))
-        if not full and work.is_current():
-            return Published(work.target, False, rows=work.record.rows, skipped=work.record.skipped)
-        return work.publish(full)
+    work = _Work(root, home, read_state(root))
+    if full or not work.is_current():
+        with root.lock(LOCK, timeout):
+            Tables(root).ensure_schema_files()
+            work = _Work(root, home, read_state(root))
+            if full or not work.is_current():  # another publisher may have come first
+                return work.publish(full)
+    return Published(work.target, False, rows=work.record.rows, skipped=work.record.skipped)
 
 
 def needs_publishing(root: Root, home: str | Path) -> bool:

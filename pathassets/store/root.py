@@ -240,13 +240,14 @@ class Root:
         path = self.local(f"locks/{name}.lock")
         with translated(f"lock {path}"):
             _make_folder(path.parent)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = _acquire(path, timeout)
         try:
             with translated(f"lock {path}"):
-                _wait_for(handle, path, timeout)
-                _write_holder(handle)
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             yield
         finally:
+            path.unlink(missing_ok=True)  # while it is still held, see _acquire
             os.close(handle)
 
 
@@ -320,28 +321,42 @@ def _entry(root: Path, item: os.DirEntry[str]) -> Entry | None:
     return Entry(key, f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}", stat.st_size, stat.st_mtime)
 
 
-def _wait_for(handle: int, path: Path, timeout: float) -> None:
+def _acquire(path: Path, timeout: float) -> int:
+    """Waits for the lock on `path`; the open descriptor holds it.
+
+    Whoever gives a lock back removes its file, so that a store does not fill with them. What a waiter then gets is the
+    lock on a file that is no longer there: it has to try again on the one that is.
+    """
     deadline, (pause, longest) = time.monotonic() + timeout, _LOCK_POLL_S
     while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            if _is_file(handle, path):
+                return handle
         except BlockingIOError:
             if time.monotonic() >= deadline:
+                os.close(handle)
                 raise _locked(path) from None
             time.sleep(pause)
             pause = min(longest, pause * 2)
+        os.close(handle)
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _locked(path: Path) -> StoreError:
-    holder = path.read_text(errors="replace").strip() or "another process"
+    try:
+        holder = path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        holder = ""
     return StoreError(
-        f"{path.stem} is being worked on by {holder}",
+        f"{path.stem} is being worked on by {holder or 'another process'}",
         reason=Reason.LOCKED,
         remedy="Wait until it has finished, or end it; nothing has to be deleted.",
     )
-
-
-def _write_holder(handle: int) -> None:
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
