@@ -25,7 +25,10 @@ def raw(path, x, y, level, width, height) -> np.ndarray:
 
 def random_corners(info, n, seed, side=224):
     rng = np.random.default_rng(seed)
-    return [(int(rng.integers(-50, info.width_px - side + 50)), int(rng.integers(-50, info.height_px - side + 50))) for _ in range(n)]
+    return [
+        (int(rng.integers(-50, info.width_px - side + 50)), int(rng.integers(-50, info.height_px - side + 50)))
+        for _ in range(n)
+    ]
 
 
 def test_level_0_is_openslides_bit_by_bit(real_slide):
@@ -152,8 +155,8 @@ def test_large_rectangles_are_read_in_blocks_without_seams(tmp_path, monkeypatch
     with open_slide(path) as slide:
         whole = slide.read(11, 13, 1400, 1300, (433, 467))
         exact = slide.read(0, 0, 1700, 1500, (750, 850))
-        monkeypatch.setattr("pathassets.slides.slide.MAX_BLOCK_PX", 40_000)
-        monkeypatch.setattr("pathassets.slides.slide.BLOCK_SIDE_PX", 150)
+        monkeypatch.setattr("pathassets.slides.slide.MAX_BLOCK_PX", 160_000)
+        monkeypatch.setattr("pathassets.slides.slide.BLOCK_SIDE_PX", 400)
         in_blocks = slide.read(11, 13, 1400, 1300, (433, 467))
         assert np.abs(whole.astype(int) - in_blocks).max() <= 1
         assert np.array_equal(exact, slide.read(0, 0, 1700, 1500, (750, 850)))

@@ -2,8 +2,8 @@
 
 Belongs here: going on when part of a level cannot be read. Does not belong: reading itself (`slide`).
 
-One damaged JPEG tile must not cost a slide. A block that cannot be read is tried at the finer levels, then in quarters
-down to `SMALLEST_PX`; what is left stays white, so that no tissue is found where none can be read.
+One damaged JPEG tile must not cost a slide. A block that cannot be read is tried in quarters; small ones are tried at the
+finer levels, too. What cannot be read at `SMALLEST_PX` stays white, so that no tissue is found where none can be read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathassets.slides.reader import Pixels
 from pathassets.slides.resample import Window
 
 SMALLEST_PX = 32
+# finer levels cost more to read and may lie half a pixel beside: they are for the damaged place, not for all around it
+FROM_FINER_LEVELS_PX = 256
 # Each failure costs a new handle; after this many a slide is not going to get better by trying.
 MAX_FAILURES = 256
 
@@ -76,18 +78,17 @@ class _Overview:
         part = self._windows[level].part(rows, columns, (height, width))
         size = (rows[1] - rows[0], columns[1] - columns[0])
         try:
-            self._out[slice(*rows), slice(*columns)] = self._render(level, part, size, seamless=True)
+            self._out[slice(*rows), slice(*columns)] = self._render(level, part, size, self._windows[level])
         except SlideError:
             self._failures += 1
             return False
         return True
 
     def _rescue(self, rows: Span, columns: Span) -> None:
-        give_up = self._failures >= MAX_FAILURES
-        finer = reversed(range(len(self._windows) - 1))
-        if not give_up and any(self._try(level, rows, columns) for level in finer):
-            return
         height, width = rows[1] - rows[0], columns[1] - columns[0]
+        give_up = self._failures >= MAX_FAILURES
+        if not give_up and max(height, width) <= FROM_FINER_LEVELS_PX and self._from_finer(rows, columns):
+            return
         if give_up or max(height, width) <= SMALLEST_PX:
             self._white_px += height * width
             return
@@ -95,6 +96,9 @@ class _Overview:
             for half_columns in _halves(columns):
                 if not self._try(len(self._windows) - 1, half_rows, half_columns):
                     self._rescue(half_rows, half_columns)
+
+    def _from_finer(self, rows: Span, columns: Span) -> bool:
+        return any(self._try(level, rows, columns) for level in reversed(range(len(self._windows) - 1)))
 
 
 def _halves(span: Span) -> list[Span]:

@@ -9,15 +9,17 @@ and hold none.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pathassets.errors import PathassetsError, SlideError
 from pathassets.slides.info import make_info
+from pathassets.slides.ome import parse_ome
 from pathassets.slides.openslide_reader import OpenSlideReader
 from pathassets.slides.problems import check_file, is_tiff, not_a_slide, os_problem, unreadable
 from pathassets.slides.reader import Reader
 from pathassets.slides.slide import Slide
-from pathassets.slides.tiff_index import check_pixels, check_whole, open_tiff
+from pathassets.slides.tiff_index import check_pixels, check_whole, is_scrambled_by_openslide, open_tiff
 from pathassets.slides.tiff_reader import TiffReader
 
 # Where one decoded pixel proves that a level can be read: the middle, and a quarter in from each corner.
@@ -82,18 +84,25 @@ def _second_reader(path: Path, refusal: Exception) -> Reader:
 def _checked(path: Path, reader: OpenSlideReader) -> Reader:
     """The reader for a plain TIFF that OpenSlide opens, once its index is known to be whole and its colours to be RGB.
 
-    An OME-TIFF hides its coarser levels where OpenSlide does not look; then the second reader sees more.
+    An OME-TIFF hides its coarser levels and its resolution where OpenSlide does not look; and some TIFFs OpenSlide shows
+    with every tile upside down. Those go to the second reader.
     """
     with open_tiff(path) as tiff:
         page = tiff.pages.first
         check_pixels(path, page)
         check_whole(path, tiff)
-        hidden_levels = len(reader.facts.level_dimensions) == 1 and bool(page.subifds)
-    if not hidden_levels:
+        scrambled = is_scrambled_by_openslide(page)
+        hides_levels = len(reader.facts.level_dimensions) == 1 and bool(page.subifds)
+        if tiff.is_ome:
+            mpp, power = parse_ome(tiff.ome_metadata)
+            reader.facts = replace(reader.facts, vendor_mpp=mpp, objective_power=power)
+    if not (scrambled or hides_levels):
         return reader
     try:
         better = TiffReader(path)
     except PathassetsError:
+        if scrambled:
+            raise
         return reader
     reader.close()
     return better

@@ -125,6 +125,8 @@ def not_a_slide(path: Path) -> SlideError:
 
 
 def _kind(start: bytes) -> str:
+    if start[128:132] == b"DICM":
+        return "a DICOM file"
     for magic, kind in _KINDS:
         if start.startswith(magic):
             return kind

@@ -61,28 +61,36 @@ class Plan:
     box: tuple[float, float, float, float]
 
 
-def plan_window(window: Window, out_hw: tuple[int, int], *, seamless: bool = False) -> Plan:
+def plan_window(window: Window, out_hw: tuple[int, int], *, within: Window | None = None) -> Plan:
     """What must be read to show `window` on `out_hw` pixels.
 
     Args:
         window: The rectangle.
         out_hw: Height and width of the output in px.
-        seamless: The window is part of a larger picture: read what the filter sees beyond its border.
+        within: The larger rectangle that `window` is one part of: then what the filter sees beyond the part's border is
+            read too, so that the parts fit together without a seam.
     """
     scale_y, scale_x = window.height / out_hw[0], window.width / out_hw[1]
     factor_y, factor_x = max(1, round(scale_y)), max(1, round(scale_x))
     rows, columns = factor_y * out_hw[0], factor_x * out_hw[1]
     # one part of a picture must not be rounded to whole factors where its neighbour is not
-    tolerance = _EPSILON * max(rows, columns) if seamless else WHOLE_PX
+    tolerance = _EPSILON * max(rows, columns) if within else WHOLE_PX
     if abs(rows - window.height) <= tolerance and abs(columns - window.width) <= tolerance:
         return Plan(window.left, window.top, (rows, columns), (factor_y, factor_x), (0, 0, columns, rows))
-    margin = math.ceil(2 * max(1.0, scale_y, scale_x)) if seamless else 0
-    left, top = math.floor(window.left + _EPSILON) - margin, math.floor(window.top + _EPSILON) - margin
-    columns = math.ceil(window.left + window.width - _EPSILON) + margin - left
-    rows = math.ceil(window.top + window.height - _EPSILON) + margin - top
+    outer = within or window
+    left, right = _span(window.left, window.width, outer.left, outer.width, scale_x)
+    top, bottom = _span(window.top, window.height, outer.top, outer.height, scale_y)
     x, y = max(0.0, window.left - left), max(0.0, window.top - top)
-    box = (x, y, min(x + window.width, columns), min(y + window.height, rows))
-    return Plan(left, top, (rows, columns), None, box)
+    box = (x, y, min(x + window.width, right - left), min(y + window.height, bottom - top))
+    return Plan(left, top, (bottom - top, right - left), None, box)
+
+
+def _span(start: float, length: float, outer_start: float, outer_length: float, scale: float) -> tuple[int, int]:
+    """First and last px to read for one axis: the window and two output px to each side, as far as the outer one goes."""
+    margin = 2 * max(1.0, scale)
+    first = max(start - margin, outer_start)
+    last = min(start + length + margin, outer_start + outer_length)
+    return math.floor(first + _EPSILON), math.ceil(last - _EPSILON)
 
 
 def resample(pixels: Pixels, plan: Plan, out_hw: tuple[int, int]) -> Pixels:

@@ -123,21 +123,21 @@ class Slide:
         downsample = self._reader.facts.downsamples[level]
         return Window(x / downsample, y / downsample, width / downsample, height / downsample)
 
-    def _render(self, level: int, window: Window, out_hw: tuple[int, int], *, seamless: bool = False) -> Pixels:
-        """`window` of `level` on `out_hw` px."""
+    def _render(self, level: int, window: Window, out_hw: tuple[int, int], within: Window | None = None) -> Pixels:
+        """`window` of `level` on `out_hw` px; a part of the picture `within`, if that is given."""
         if window.width * window.height <= MAX_BLOCK_PX:
-            return self._render_block(level, window, out_hw, seamless)
+            return self._render_block(level, window, out_hw, within)
         # where a single output pixel would take more than a block: go there in two steps
         steps = (1 + (window.height > BLOCK_SIDE_PX * out_hw[0]), 1 + (window.width > BLOCK_SIDE_PX * out_hw[1]))
         if steps != (1, 1):
-            halfway = self._render(level, window, (steps[0] * out_hw[0], steps[1] * out_hw[1]))
+            halfway = self._render(level, window, (steps[0] * out_hw[0], steps[1] * out_hw[1]), within)
             parts = halfway.reshape(out_hw[0], steps[0], out_hw[1], steps[1], 3)
             return np.rint(parts.mean(axis=(1, 3))).astype(np.uint8)
         out = np.empty((*out_hw, 3), np.uint8)
         for rows, columns in self._blocks(window, out_hw):
             part = window.part(rows, columns, out_hw)
             size = (rows[1] - rows[0], columns[1] - columns[0])
-            out[slice(*rows), slice(*columns)] = self._render(level, part, size, seamless=True)
+            out[slice(*rows), slice(*columns)] = self._render(level, part, size, within or window)
         return out
 
     @staticmethod
@@ -149,8 +149,8 @@ class Slide:
             for left in range(0, out_hw[1], columns):
                 yield (top, min(top + rows, out_hw[0])), (left, min(left + columns, out_hw[1]))
 
-    def _render_block(self, level: int, window: Window, out_hw: tuple[int, int], seamless: bool) -> Pixels:
-        plan = plan_window(window, out_hw, seamless=seamless)
+    def _render_block(self, level: int, window: Window, out_hw: tuple[int, int], within: Window | None) -> Pixels:
+        plan = plan_window(window, out_hw, within=within)
         try:
             pixels = self._reader.read_level(level, plan.left, plan.top, plan.read_hw[1], plan.read_hw[0])
         except PathassetsError:

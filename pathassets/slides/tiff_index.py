@@ -94,7 +94,7 @@ def check_directories(path: Path) -> None:
         count, entry, pointer = ("Q", 20, "Q") if big else ("H", 12, "I")
         at = _unpack(order + pointer, start[8:] if big else start[4:])
         while at:
-            file.seek(at)
+            file.seek(min(at, size))
             n_entries = _unpack(order + count, file.read(struct.calcsize(count)))
             end = at + struct.calcsize(count) + (n_entries or 0) * entry
             if n_entries is None or end + struct.calcsize(pointer) > size:
@@ -204,6 +204,14 @@ def check_pixels(path: Path, page: TiffPage) -> None:
         raise unsupported(path, f"{page.samplesperpixel} colour channels, not RGB")
     if photometric > _YCBCR:
         raise unsupported(path, f"colours of the kind {page.photometric!s}, not RGB")
+
+
+def is_scrambled_by_openslide(page: TiffPage) -> bool:
+    """Whether OpenSlide turns each tile of this page within itself.
+
+    It leaves tiles other than JPEG to libtiff, which obeys the tag Orientation tile by tile.
+    """
+    return int(page.tags.valueof("Orientation", 1)) not in (0, 1, 5) and int(page.compression) not in _JPEGS
 
 
 def check_decodable(path: Path, page: TiffPage) -> None:

@@ -1,0 +1,163 @@
+"""Damaged places: they are reported, they stay where they are, and everything around them is read."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tifffile
+from tiffs_for_tests import smooth_picture, write_ome
+
+from pathassets.errors import Reason, SlideError
+from pathassets.slides import open_slide
+
+
+def damaged_copy(source, target, level: int, indices) -> tuple[int, int]:
+    """`source` with the bytes of some tiles of one level overwritten; the tiles' height and width."""
+    with tifffile.TiffFile(source) as tiff:
+        page = tiff.series[0].levels[level].keyframe
+        spans = [(page.dataoffsets[i], page.databytecounts[i]) for i in indices]
+        shape = page.tilelength, page.tilewidth
+    data = bytearray(source.read_bytes())
+    for offset, count in spans:
+        data[offset : offset + count] = b"\x37" * count
+    target.write_bytes(data)
+    return shape
+
+
+def test_one_bad_tile_costs_only_itself(data_dir, tmp_path):
+    source, path = data_dir / "slides" / "molluscum_HE_skin.tif", tmp_path / "bad.tif"
+    across = -(-14467 // 256)
+    damaged_copy(source, path, 0, [20 * across + 20])
+    with open_slide(path) as slide, open_slide(source) as whole:
+        for _ in range(3):  # a handle that has failed once fails for ever; here it is replaced
+            with pytest.raises(SlideError) as caught:
+                slide.read(20 * 256 + 10, 20 * 256 + 10, 100, 100, (100, 100))
+            assert caught.value.reason is Reason.PIXELS_UNREADABLE
+            assert "x=5130, y=5130" in caught.value.message
+            assert caught.value.remedy
+            expected = whole.read(21 * 256, 20 * 256, 200, 200, (200, 200))
+            assert np.array_equal(slide.read(21 * 256, 20 * 256, 200, 200, (200, 200)), expected)
+
+
+def test_threads_do_not_spoil_each_others_reads(data_dir, tmp_path):
+    """Threads that meet a bad tile all the while must never make a good tile look bad."""
+    source, path = data_dir / "slides" / "her2st_C2_HE_pyr.tif", tmp_path / "bad.tif"
+    across = -(-9274 // 256)
+    bad = 15 * across + 15
+    damaged_copy(source, path, 0, [bad])
+    corners = [(x * 256, y * 256) for y in range(12, 19) for x in range(12, 19)]
+
+    def read(slide, corner):
+        try:
+            return slide.read(*corner, 256, 256, (256, 256))
+        except SlideError as error:
+            return error.reason
+
+    with open_slide(path) as slide, open_slide(source) as whole, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda c: read(slide, c), corners * 3))
+        expected = [whole.read(*c, 256, 256, (256, 256)) for c in corners] * 3
+    for corner, pixels, truth in zip(corners * 3, found, expected, strict=True):
+        if corner == (15 * 256, 15 * 256):
+            assert pixels is Reason.PIXELS_UNREADABLE
+        else:
+            assert np.array_equal(pixels, truth)
+
+
+def test_an_overview_takes_the_finer_level_where_the_coarse_one_is_damaged(data_dir, tmp_path):
+    source, path = data_dir / "slides" / "molluscum_HE_skin.tif", tmp_path / "bad.tif"
+    damaged_copy(source, path, 2, [5])  # 4 tiles across: the second of the second row
+    with open_slide(path) as slide, open_slide(source) as whole:
+        found, expected = slide.read_mpp(8.064).astype(int), whole.read_mpp(8.064)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 4
+    tile = found[256:512, 256:512], expected[256:512, 256:512]
+    assert np.abs(tile[0] - tile[1]).mean() < 12  # the pyramid's levels lie half a pixel beside each other
+    assert np.abs(tile[0].mean() - tile[1].mean()) < 1
+
+
+def test_an_overview_leaves_white_what_cannot_be_read_at_any_level(cmu, tmp_path, caplog):
+    path = tmp_path / "bad.svs"
+    across = -(-2220 // 240)
+    tile_h, tile_w = damaged_copy(cmu, path, 0, [4 * across + 5])
+    with open_slide(path) as slide, open_slide(cmu) as whole, caplog.at_level(logging.WARNING):
+        found, expected = slide.thumbnail(1000), whole.thumbnail(1000)
+    scale = found.shape[0] / 2967
+    y, x = round(4 * tile_h * scale), round(5 * tile_w * scale)
+    side = round(240 * scale)
+    assert (found[y + 2 : y + side - 2, x + 2 : x + side - 2] == 255).all()
+    differs = (np.abs(found.astype(int) - expected) > 2).any(axis=2)
+    assert differs.mean() < 0.03
+    margin = 34  # what is given up is cut off in squares of up to 32 px
+    differs[max(0, y - margin) : y + side + margin, max(0, x - margin) : x + side + margin] = False
+    assert not differs.any()
+    assert "cannot be read" in caplog.text
+
+
+def test_a_slide_whose_fine_levels_cannot_be_read_opens_and_says_so(data_dir, tmp_path):
+    source, path = data_dir / "slides" / "her2st_C2_HE_pyr.tif", tmp_path / "bad.tif"
+    damaged_copy(source, path, 0, range(39 * 37))
+    with open_slide(path) as slide:
+        assert slide.read_mpp(11.05).shape[2] == 3
+        with pytest.raises(SlideError) as caught:
+            slide.read(4000, 4000, 224, 224, (224, 224))
+    assert caught.value.reason is Reason.PIXELS_UNREADABLE
+
+
+def test_a_slide_without_a_readable_pixel_is_refused_at_once(cmu, tmp_path):
+    path = tmp_path / "bad.svs"
+    damaged_copy(cmu, path, 0, range(10 * 13))
+    with pytest.raises(SlideError) as caught:
+        open_slide(path)
+    assert caught.value.reason is Reason.FILE_UNREADABLE
+
+
+def test_damage_after_opening_ends_an_overview_in_words(cmu, tmp_path):
+    path = tmp_path / "bad.svs"
+    path.write_bytes(cmu.read_bytes())
+    with open_slide(path) as slide:
+        damaged_copy(cmu, path, 0, range(10 * 13))
+        with pytest.raises(SlideError) as caught:
+            slide.thumbnail(200)
+    assert caught.value.reason is Reason.PIXELS_UNREADABLE
+
+
+def test_bad_tiles_of_the_second_reader(tmp_path):
+    picture = smooth_picture(512, 512)
+    source, path = write_ome(tmp_path / "good.ome.tif", picture, factors=(2,)), tmp_path / "bad.ome.tif"
+    damaged_copy(source, path, 0, [5])
+    with open_slide(path) as slide:
+        assert slide.info.reader == "tifffile"
+        with pytest.raises(SlideError) as caught:
+            slide.read(128, 128, 100, 100, (100, 100))
+        assert caught.value.reason is Reason.PIXELS_UNREADABLE
+        assert np.array_equal(slide.read(256, 128, 128, 128, (128, 128)), picture[128:256, 256:384])
+        assert np.abs(slide.thumbnail(512).astype(int) - picture).max() > 20
+
+
+def test_a_tile_that_was_left_out_is_white(tmp_path):
+    picture = smooth_picture(512, 512)
+    path = write_ome(tmp_path / "sparse.ome.tif", picture, factors=(2,))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tag = tiff.pages.first.tags["TileByteCounts"]
+        counts = list(tag.value)
+        counts[5] = 0
+        tag.overwrite(counts)
+    with open_slide(path) as slide:
+        found = slide.read(0, 0, 512, 512, (512, 512))
+    assert (found[128:256, 128:256] == 255).all()
+    found[128:256, 128:256] = picture[128:256, 128:256]
+    assert np.array_equal(found, picture)
+
+
+def test_a_file_that_goes_away_while_it_is_open(data_dir, tmp_path):
+    """An open file can be read on; when the bad tile's second try finds no file, that is said in words."""
+    source, path = data_dir / "slides" / "her2st_C2_HE_pyr.tif", tmp_path / "bad.tif"
+    across = -(-9274 // 256)
+    damaged_copy(source, path, 0, [15 * across + 15])
+    with open_slide(path) as slide:
+        path.unlink()
+        with pytest.raises(SlideError):
+            slide.read(15 * 256, 15 * 256, 100, 100, (100, 100))
