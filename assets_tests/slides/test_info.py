@@ -88,7 +88,8 @@ def test_what_is_no_positive_number(value):
 def test_ome_units_and_objectives():
     text = (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-        '<Instrument ID="I:0"><Objective ID="O:0" NominalMagnification="20.0"/><Objective ID="O:1" NominalMagnification="40"/></Instrument>'
+        '<Instrument ID="I:0"><Objective ID="O:0" NominalMagnification="20.0"/>'
+        '<Objective ID="O:1" NominalMagnification="40"/></Instrument>'
         '<Image ID="Image:0"><Pixels PhysicalSizeX="1"/></Image>'
         '<Image ID="Image:1"><ObjectiveSettings ID="O:1"/>'
         '<Pixels PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.00026" PhysicalSizeYUnit="mm"/></Image></OME>'

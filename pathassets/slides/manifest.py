@@ -32,6 +32,8 @@ RESERVED = frozenset({
 })  # fmt: skip
 _ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MAX_INT = 2**63
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*|(0|[1-9][0-9]*)?\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -185,14 +187,12 @@ def infer_column(texts: Sequence[str]) -> list[Value]:
     `007` is text: what begins with a zero is a name.
     """
     filled = [text for text in texts if text]
-    if filled and all(re.fullmatch(r"-?(0|[1-9]\d*)", text) for text in filled):
+    if filled and all(_WHOLE.fullmatch(text) for text in filled):
         if all(-_MAX_INT <= int(text) < _MAX_INT for text in filled):
             return [int(text) if text else None for text in texts]
         return [text or None for text in texts]
-    if filled and all(re.fullmatch(r"[+-]?(0|[1-9]\d*)?\.?\d+([eE][+-]?\d+)?", text) for text in filled):
-        numbers = [float(text) if text and not re.fullmatch(r"[+-]?0\d.*", text) else None for text in texts]
-        if sum(number is not None and math.isfinite(number) for number in numbers) == len(filled):
-            return list(numbers)
+    if filled and all(_NUMBER.fullmatch(text) and math.isfinite(float(text)) for text in filled):
+        return [float(text) if text else None for text in texts]
     return [text or None for text in texts]
 
 
