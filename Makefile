@@ -35,8 +35,8 @@ check: $(READY)  ## lint, format, types, import rules, size budget
 	$(BIN)/python -m pytest -q assets_tests/test_house.py
 
 gate: $(READY)   ## accuracy of the shipped weights and of the tissue mask against synthetic truth
-	$(BIN)/python benchmarks/gate_demo_vlm.py
-	$(BIN)/python benchmarks/tissue_iou.py
+	$(BIN)/python -m benchmarks.gate_demo_vlm
+	$(BIN)/python -m benchmarks.tissue_iou
 
 clean:           ## everything that make has made
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

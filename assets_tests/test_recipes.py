@@ -51,7 +51,10 @@ def test_overlap_and_stride_say_the_same():
 
 
 def test_a_recipe_is_named_after_its_encoder():
-    assert Recipe(tiling=Tiling(mpp=0.5), encoder="timm/vit_small_patch16_224").key == "px224_mpp050/timm_vit_small_patch16_224"
+    assert (
+        Recipe(tiling=Tiling(mpp=0.5), encoder="timm/vit_small_patch16_224").key
+        == "px224_mpp050/timm_vit_small_patch16_224"
+    )
 
 
 def test_the_tutorial_preset_can_be_refined():

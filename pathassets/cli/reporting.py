@@ -22,12 +22,14 @@ def print_status(study: Study, *, as_json: bool) -> int:
     session = Session(study)
     slides = session.tables.scan("slides").select("slide_id", "path").collect()
     outcomes = session.tables.scan("outcomes").collect()
-    found = {(row["slide_id"], row["recipe"], row["step"]): row for row in outcomes.iter_rows(named=True)}
+    found = {
+        (row["slide_id"], row["tiling"], row["recipe"], row["step"]): row for row in outcomes.iter_rows(named=True)
+    }
     rows = []
     for slide_id, path in slides.iter_rows():
         row: dict[str, Any] = {"slide_id": slide_id}
         for node in chain(study):
-            outcome = found.get((slide_id, node.recipe_key, str(node.step)))
+            outcome = found.get((slide_id, *node.names))
             row["/".join(node.key)] = _short(outcome)
         rows.append({**row, "path": path})
     if as_json:
@@ -50,7 +52,7 @@ def print_outcomes(study: Study, *, everything: bool, as_json: bool) -> int:
     outcomes = Session(study).tables.scan("outcomes").collect()
     slides = Session(study).tables.scan("slides").select("slide_id", "path").collect()
     shown = outcomes if everything else outcomes.filter(pl.col("reason").is_not_null())
-    shown = shown.join(slides, on="slide_id", how="left").sort("slide_id", "recipe", "step")
+    shown = shown.join(slides, on="slide_id", how="left").sort("slide_id", "tiling", "recipe", "step")
     columns = ["slide_id", "path", "recipe", "step", "status", "reason", "message", "remedy"]
     if as_json:
         print_json(shown.select(columns).to_dicts())

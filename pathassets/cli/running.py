@@ -232,14 +232,14 @@ def failed_outcomes(session: Session, slide_ids: Sequence[str], launched: Launch
     from pathassets.steps.outcomes import Outcome, Status
 
     fresh = [r.outcome for r in (launched.results if launched else []) if r.outcome is not None and not r.usable]
-    seen = {(o.slide_id, o.recipe, o.step) for o in fresh}
+    seen = {(o.slide_id, o.tiling, o.recipe, o.step) for o in fresh}
     tried = {r.slide_id for r in (launched.results if launched else [])}
     old = [
         Outcome(**row)
         for row in _recorded(session, slide_ids)
         if row["slide_id"] not in tried and row["status"] == Status.FAILED
     ]
-    return fresh + [o for o in old if (o.slide_id, o.recipe, o.step) not in seen]
+    return fresh + [o for o in old if (o.slide_id, o.tiling, o.recipe, o.step) not in seen]
 
 
 def _recorded(session: Session, slide_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -251,7 +251,7 @@ def _recorded(session: Session, slide_ids: Sequence[str]) -> list[dict[str, Any]
 def _shown(outcome: Outcome) -> dict[str, Any]:
     return {
         "slide_id": outcome.slide_id,
-        "step": "/".join(filter(None, (outcome.recipe, outcome.step))),
+        "step": "/".join(filter(None, (outcome.recipe or outcome.tiling, outcome.step))),
         "reason": outcome.reason,
         "message": outcome.message,
         "remedy": outcome.remedy,

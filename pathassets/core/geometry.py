@@ -83,7 +83,12 @@ def target_mpp(
             )
         return mpp * level_downsamples(dimensions)[tiling.level]
     if isinstance(tiling.tile_um, str):
-        return target_mpp(tiling.model_copy(update={"tile_um": None, "power": float(tiling.tile_um[:-1])}), mpp, objective_power, dimensions)
+        return target_mpp(
+            tiling.model_copy(update={"tile_um": None, "power": float(tiling.tile_um[:-1])}),
+            mpp,
+            objective_power,
+            dimensions,
+        )
     if tiling.tile_um is not None:
         return tiling.tile_um / tiling.tile_hw[1]
     return mpp

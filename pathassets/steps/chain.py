@@ -185,10 +185,12 @@ def _seems_current(session: Session, slide_id: str, node: Node) -> bool:
 
 
 def _success(slide_id: str, node: Node, wanted: str, made: Made) -> Outcome:
+    tiling, recipe, step = node.names
     return Outcome(
         slide_id=slide_id,
-        recipe=node.recipe_key,
-        step=str(node.step),
+        tiling=tiling,
+        recipe=recipe,
+        step=step,
         status=str(made.status),
         reason=str(made.reason) if made.reason else None,
         message=made.message,

@@ -69,9 +69,10 @@ class Node:
         return (self.tiling.name,) if self.tiling is not None else ()
 
     @property
-    def recipe_key(self) -> str | None:
-        """The column `recipe`: `<tiling>/<recipe>`, `<tiling>` for its tiles, None for shared steps."""
-        return "/".join(self.scope) or None
+    def names(self) -> tuple[str | None, str | None, str]:
+        """The columns `tiling`, `recipe` and `step` of `outcomes`; None where all tilings or recipes share the step."""
+        tiling = self.tiling.name if self.tiling is not None else None
+        return tiling, self.recipe.key if self.recipe is not None else None, str(self.step)
 
     @property
     def options_digest(self) -> str:

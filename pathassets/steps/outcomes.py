@@ -37,6 +37,7 @@ class Outcome:
     """
 
     slide_id: str
+    tiling: str | None
     recipe: str | None
     step: str
     status: str
@@ -87,10 +88,12 @@ def record_outcome(session: Session, node: Node, outcome: Outcome) -> None:
 
 def failure(slide_id: str, node: Node, reason: Reason, message: str, remedy: str) -> Outcome:
     """The outcome of a step that failed; without a digest, so that it is tried again."""
+    tiling, recipe, step = node.names
     return Outcome(
         slide_id=slide_id,
-        recipe=node.recipe_key,
-        step=str(node.step),
+        tiling=tiling,
+        recipe=recipe,
+        step=step,
         status=str(Status.FAILED),
         reason=str(reason),
         message=message,

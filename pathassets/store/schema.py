@@ -191,9 +191,10 @@ _TEXT_SCORES = TableSpec(
 _OUTCOMES = TableSpec(
     "outcomes",
     "What became of each step of each slide",
-    ("slide_id", "recipe", "step"),
+    ("slide_id", "tiling", "recipe", "step"),
     (
         _SLIDE,
+        Column("tiling", TEXT, "Tiling; empty for steps that tilings share", optional=True),
         Column("recipe", TEXT, "Recipe; empty for steps that recipes share", null=True),
         Column("step", TEXT, "Step, as slide, tissue, tiles or embeddings"),
         Column("status", TEXT, "flagged and empty are results too", choices=STATUSES),
