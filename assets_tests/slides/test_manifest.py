@@ -64,7 +64,11 @@ def test_a_link_to_a_slide_has_its_row(tmp_path):
 
 
 def test_all_columns(tmp_path):
-    text = 'path,MPP,Patient,cohort,labels,notes,tissue_mask,Age,score,code,Block No\na.svs,0.25,17,A,x;y,"says ""hi"",",m.png,61,0.5,007,B1\nb.svs,,18,,,,,,1,12,\n'
+    text = (
+        "path,MPP,Patient,cohort,labels,notes,tissue_mask,Age,score,code,Block No\n"
+        'a.svs,0.25,17,A,x;y,"says ""hi"",",m.png,61,0.5,007,B1\n'
+        "b.svs,,18,,,,,,1,12,\n"
+    )
     rows = read_manifest(write(tmp_path, text)).rows
     assert rows[0] == {
         "path": "a.svs", "mpp": 0.25, "patient": "17", "cohort": "A", "labels": "x;y", "notes": 'says "hi",',
