@@ -125,6 +125,15 @@ def test_stains_are_not_ink():
         assert not ink_pixels(colours).any(), name
 
 
+@pytest.mark.parametrize(
+    "colour",
+    [(60, 80, 140), (52, 53, 105), (40, 20, 70), (200, 60, 75), (131, 61, 94), (70, 40, 25), (170, 30, 90)],
+    ids=["blue counterstain", "dense nuclei", "pyknotic", "red cells", "keratin", "strong DAB", "strong eosin"],
+)
+def test_colours_seen_in_tissue_are_not_ink(colour):
+    assert not ink_pixels(np.array(colour, np.uint8))
+
+
 def test_the_fringe_rule_finds_more_than_the_rule_for_strokes():
     thin = np.array([[140, 172, 235], [30, 50, 170]], np.uint8)
     assert ink_pixels(thin).tolist() == [False, True]

@@ -84,9 +84,10 @@ def test_pale_stains(dyes):
 
 def test_pale_tissue_beside_a_strongly_stained_control():
     truth = _blob((400, 400), 3)
-    pale, strong = _stain(truth, {HAEMATOXYLIN: 0.06}, 3), _stain(truth, {HAEMATOXYLIN: 0.3, DAB: 0.3}, 4)
+    pale, strong = _stain(truth, {HAEMATOXYLIN: 0.04}, 3), _stain(truth, {HAEMATOXYLIN: 0.3, DAB: 0.3}, 4)
     found = _found(np.concatenate([pale, strong], axis=1))
-    assert _iou(found, np.concatenate([truth, truth], axis=1)) > 0.9
+    assert _iou(found[:, :400], truth) > 0.95
+    assert _iou(found[:, 400:], truth) > 0.95
 
 
 def test_dye_that_spread_and_vignetting_are_not_tissue():
@@ -152,6 +153,11 @@ def test_a_slide_full_of_tissue_is_not_cut_in_two(share):
     regions = ndimage.gaussian_filter(rng.normal(size=everywhere.shape), 12)
     rgb = np.where((regions > np.quantile(regions, 1 - share))[..., None], dark, stroma)
     assert _found(rgb).mean() > 0.98
+
+
+@pytest.mark.parametrize("dyes", [{EOSIN: 0.05, HAEMATOXYLIN: 0.03}, {EOSIN: 0.04}, {HAEMATOXYLIN: 0.06}], ids=str)
+def test_pale_tissue_that_fills_the_picture_is_not_taken_for_tinted_glass(dyes):
+    assert _found(_stain(np.ones((150, 150), bool), dyes, 1)).mean() > 0.98
 
 
 def _blank(noise: float, vignetting: float, seed: int = 0, white: float = 240.0) -> np.ndarray:
