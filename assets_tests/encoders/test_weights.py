@@ -6,11 +6,14 @@ import hashlib
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import save_file
 
 from pathassets.encoders import load_encoder, registry, weights, weights_are_here, weights_digest
@@ -188,6 +191,53 @@ def test_the_hubs_cache_is_used_without_a_network(hub_cache, file):
     assert cached.weights_sha256 == local.weights_sha256 == weights_digest(MODEL)
     np.testing.assert_array_equal(cached(tiles()), local(tiles()))
     assert weights_are_here(MODEL)
+
+
+def hub_answers(monkeypatch, answer) -> None:
+    """What the hub says when it is asked for a repository's files."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: answer())
+
+
+def repository_of(*names: str) -> SimpleNamespace:
+    return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+
+@pytest.fixture
+def gated() -> Exception:
+    return GatedRepoError("terms", response=MagicMock(status_code=403))
+
+
+def raiser(error: Exception):
+    def answer():
+        raise error
+
+    return answer
+
+
+def test_without_a_network_the_weights_are_missing_at_once(hub_cache, monkeypatch):
+    hub_answers(monkeypatch, raiser(ConnectionError("no route")))
+    assert "cannot be fetched: ConnectionError" in refused(Reason.WEIGHTS_MISSING).message
+
+
+def test_gated_weights_ask_for_the_terms_to_be_accepted(hub_cache, monkeypatch, gated):
+    hub_answers(monkeypatch, raiser(gated))
+    error = refused(Reason.WEIGHTS_MISSING)
+    assert "is gated" in error.message
+    assert "hf auth login" in error.remedy
+
+
+def test_a_repository_without_weights_is_said_to_have_none(hub_cache, monkeypatch):
+    hub_answers(monkeypatch, lambda: repository_of("README.md"))
+    assert "holds none of model.safetensors" in refused(Reason.WEIGHTS_MISSING).message
+
+
+def test_what_is_not_there_yet_is_downloaded_once(hub_cache, monkeypatch, file):
+    hub_answers(monkeypatch, lambda: repository_of("pytorch_model.bin", "model.safetensors"))
+    asked = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name: asked.append((repo, name)) or str(file))
+    assert load_encoder(MODEL, device="cpu").weights_sha256 == weights_digest(MODEL, weights=file)
+    assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")], "safetensors before a pickle"
 
 
 def test_a_name_with_its_tag_is_hashed_without_timm(hub_cache, file, monkeypatch):

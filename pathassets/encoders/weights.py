@@ -26,6 +26,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "model", "teacher", "model_state_dict")
 KEYS_SHOWN = 5
 HASH_CHUNK = 1 << 22
+HUB_SECONDS = 10.0
 
 
 def weights_digest(
@@ -122,28 +123,34 @@ def find_weights(card: EncoderCard, *, download: bool) -> Path:
 
 
 def _from_hub(card: EncoderCard, *, download: bool) -> Path:
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
     files = (card.file,) if card.file else HUB_FILES
-    for file in files:
-        found = _cached(card, file)
-        if found is not None:
-            return found
+    cached = next((path for path in (_cached(card, file) for file in files) if path is not None), None)
+    if cached is not None:
+        return cached
     if not download or HF_HUB_OFFLINE:
         raise _missing(f"the weights of {card.name} ({card.hub_id}) are not in the hub's cache", _own_file(card))
-    for file in files:
-        try:
-            return Path(hf_hub_download(str(card.hub_id), file))
-        except GatedRepoError as error:
-            fix = f"Accept its terms at https://huggingface.co/{card.hub_id}, then `hf auth login`."
-            raise _missing(f"{card.hub_id} is gated and this account has no access", fix) from error
-        except EntryNotFoundError:
-            continue
-        except Exception as error:  # no network fails in a dozen ways, with one remedy
-            raise _missing(f"{card.hub_id} cannot be fetched: {type(error).__name__}", _own_file(card)) from error
-    raise _missing(f"{card.hub_id} holds none of {', '.join(files)}", _own_file(card))
+    return _downloaded(card, files)
+
+
+def _downloaded(card: EncoderCard, files: tuple[str, ...]) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import GatedRepoError
+
+    repository = str(card.hub_id)
+    try:
+        # Asked first: without a network this says so at once, where a download tries again for most of a minute.
+        there = {file.rfilename for file in HfApi().model_info(repository, timeout=HUB_SECONDS).siblings or ()}
+        file = next((file for file in files if file in there), None)
+        if file is not None:
+            return Path(hf_hub_download(repository, file))
+    except GatedRepoError as error:
+        fix = f"Accept its terms at https://huggingface.co/{repository}, then `hf auth login`."
+        raise _missing(f"{repository} is gated and this account has no access", fix) from error
+    except Exception as error:  # no network fails in a dozen ways, with one remedy
+        raise _missing(f"{repository} cannot be fetched: {type(error).__name__}", _own_file(card)) from error
+    raise _missing(f"{repository} holds none of {', '.join(files)}", _own_file(card))
 
 
 def _cached(card: EncoderCard, file: str) -> Path | None:
