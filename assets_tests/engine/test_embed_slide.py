@@ -356,6 +356,6 @@ def test_a_mistake_in_the_engine_ends_with_an_error_and_not_with_waiting(monkeyp
         raise ZeroDivisionError("a mistake in the engine")
 
     monkeypatch.setattr(Run, "put", broken)
-    monkeypatch.setattr("pathassets.engine.embed.STOP_SECONDS", 0.1)
+    monkeypatch.setattr(pipeline, "STOP_SECONDS", 0.1)
     with pytest.raises(ZeroDivisionError, match="a mistake in the engine"):
         embed(50)

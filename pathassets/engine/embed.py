@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from pathassets.engine.pipeline import Pipeline
     from pathassets.engine.run import Run
 
-# How long an interrupted stream waits for the shard that is being written.
-STOP_SECONDS = 30.0
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -231,7 +228,7 @@ def _follow(started: _Started, pipeline: Pipeline, on_done: Callable[[Finished],
 
 
 def _wait(run: Run, pipeline: Pipeline) -> None:
-    from pathassets.engine.pipeline import WATCH_SECONDS
+    from pathassets.engine.pipeline import STOP_SECONDS, WATCH_SECONDS
 
     told = -1
     try:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 AGREEMENT_TILES = 8
 WATCH_SECONDS = 0.5
 SHARDS_WAITING = 2
+# How long an interrupted stream waits for what is on its way.
+STOP_SECONDS = 30.0
 
 
 class Pipeline:
@@ -78,7 +80,7 @@ class Pipeline:
         self.feed.close()
         self._buffers.close()
         for reader in self._readers:
-            reader.join()
+            reader.join(STOP_SECONDS)  # one that hangs is left behind
         for _ in range(self._n_streams):
             self._ready.put(None)
         for stream in self._others[:-1]:
