@@ -5,6 +5,7 @@ Belongs here: one function per command, thin. Does not belong: what `run` does i
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from pathlib import Path
@@ -45,11 +46,7 @@ def main() -> NoReturn:
     except PathassetsError as error:
         log.info("stopped", exc_info=error)
         complain(error)
-        code = (
-            2
-            if isinstance(error, StudyError) or error.reason in (Reason.WEIGHTS_MISSING, Reason.ENCODER_UNKNOWN)
-            else 1
-        )
+        code = 1 if error.reason is Reason.DISK_FULL else 2
     except KeyboardInterrupt:
         err.print("interrupted; what was finished stays, run again to go on")
         code = 130
@@ -57,18 +54,27 @@ def main() -> NoReturn:
         code = 0
     except Exception as error:
         log.exception("unexpected")
-        reason, remedy = Reason.INTERNAL, "See .dagster/pathassets.log in the study's folder; please report it."
-        if isinstance(error, OSError) and error.errno == 28:
-            reason, remedy = Reason.DISK_FULL, "Free some space and run again; what is done stays done."
-        complain(
-            PathassetsError(
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                reason=reason,
-                remedy=remedy,
-            )
-        )
-        code = 1 if reason is Reason.DISK_FULL else 2
+        complain(_in_our_words(error))
+        code = 1 if _is_disk_full(error) else 2
     sys.exit(code)
+
+
+def _in_our_words(error: Exception) -> PathassetsError:
+    if _is_disk_full(error):
+        remedy = "Free some space and run again; what is done stays done."
+        return PathassetsError("the disk is full", reason=Reason.DISK_FULL, remedy=remedy)
+    first_line = (str(error).splitlines() or [""])[0]
+    remedy = "See .dagster/pathassets.log in the study's folder; please report it."
+    return PathassetsError(f"{type(error).__name__}: {first_line}", reason=Reason.INTERNAL, remedy=remedy)
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error: Dagster's database says it in words of its own."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _study(home: Path | None, *, must_exist: bool = True) -> Study:

@@ -94,7 +94,7 @@ def _check_asked_for(request: Request) -> None:
     from pathassets.encoders import weights_digest
 
     for name in request.encoders:
-        weights_digest(name, weights=request.weights, random_weights=request.random_weights)
+        weights_digest(name, weights=request.weights, random_weights=request.random_weights, download=True)
 
 
 def _tiling_used(node: Node, nodes: Sequence[Node]) -> bool:
@@ -137,7 +137,7 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
     session = Session(study)
     check_device(study.device)
     for recipe in {node.recipe.key: node.recipe for node in nodes if node.recipe is not None}.values():
-        session.weights_sha256(recipe)
+        session.weights_sha256(recipe, download=True)
 
 
 def _registered(session: Session, request: Request) -> list[str]:

@@ -35,14 +35,16 @@ def weights_digest(
     weights: str | Path | None = None,
     random_weights: bool = False,
     encoder_kwargs: Mapping[str, Any] | None = None,
+    download: bool = False,
 ) -> str:
-    """What identifies an encoder's weights, found without building the network and without the network.
+    """What identifies an encoder's weights, found without building the network.
 
     Args:
         name: The encoder.
         weights: A local file; None = the card's own source.
         random_weights: Untrained weights.
         encoder_kwargs: Arguments of the network; they enter the digest of random weights.
+        download: Fetch them from the hub when they are not here; else nothing outside this machine is asked.
 
     Returns:
         SHA-256 of the file, or `random-<hash>`.
@@ -54,7 +56,7 @@ def weights_digest(
         return random_digest(name, encoder_kwargs or {})
     if weights is not None:
         return file_sha256(local_file(weights, name))
-    return file_sha256(find_weights(_card_without_timm(name) or get_card(name, encoder_kwargs), download=False))
+    return file_sha256(find_weights(_card_without_timm(name) or get_card(name, encoder_kwargs), download=download))
 
 
 def random_digest(name: str, encoder_kwargs: Mapping[str, Any]) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from pathassets.engine import EmbedPlan, EmbedResult, Finished, Job
-from pathassets.errors import Reason
+from pathassets.engine import EmbedPlan, Finished, Job
+from pathassets.errors import Reason, SlideError
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order
 from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
@@ -26,6 +28,17 @@ from pathassets.store.arrays import EmbeddingsWriter
 from pathassets.store.groups import delete_group, is_done, key_of
 
 LIBRARIES = ("torch", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "numpy")
+
+
+@dataclass(frozen=True)
+class SlideJob(Job):
+    """A slide in the stream.
+
+    Attributes:
+        open_seconds: What opening the file took.
+    """
+
+    open_seconds: float = 0.0
 
 
 def inputs(session: Session, slide_id: str, node: Node) -> tuple[Any, ...]:
@@ -61,9 +74,12 @@ def start(session: Session, order: Order, stack: ExitStack, *, force: bool = Fal
         session.tables.write("embeddings", [], slide_id=order.slide_id, part=recipe_part(recipe))
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to embed")
     encoder = session.encoder(recipe)
-    return Job(
+    begun = time.perf_counter()
+    slide = stack.enter_context(session.open_slide(order.slide_id))
+    return SlideJob(
         name=order.slide_id,
-        slide=stack.enter_context(session.open_slide(order.slide_id)),
+        open_seconds=time.perf_counter() - begun,
+        slide=slide,
         tiles=tiles,
         size=slide_tile_size(recipe.tiling, session.slide_row(order.slide_id)),
         encoder=encoder,
@@ -88,9 +104,20 @@ def publish(session: Session, order: Order, finished: Finished) -> Made:
     assert result is not None
     tiles = _tiles(session, order.slide_id, recipe)
     about = {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": finished.job.encoder.weights_sha256}
-    marker = writer.finish(tiles, about)
-    _publish(session, order, tiles, result, writer, int(marker["n_bad"]))
-    return _verdict(int(marker["n_bad"]), _wanted_plan(session, recipe), result.plan, writer.digest)
+    n_bad = int(writer.finish(tiles, about)["n_bad"])
+    _check_bad_tiles(n_bad, len(tiles), recipe)
+    _publish(session, order, tiles, finished, writer, n_bad)
+    return _verdict(n_bad, _wanted_plan(session, recipe), result.plan, writer.digest)
+
+
+def _check_bad_tiles(n_bad: int, n_tiles: int, recipe: Recipe) -> None:
+    """The stream counts the bad tiles of its own run; after a resume those of earlier runs count too."""
+    if n_bad > recipe.embeddings.max_bad_tiles * n_tiles:
+        raise SlideError(
+            f"{n_bad} of {n_tiles} tiles cannot be read, more than {recipe.embeddings.max_bad_tiles:.0%}",
+            reason=Reason.TOO_MANY_BAD_TILES,
+            remedy="Copy the slide again if the original is whole, or raise max_bad_tiles in [embeddings].",
+        )
 
 
 def _tiles(session: Session, slide_id: str, recipe: Recipe) -> pl.DataFrame:
@@ -124,10 +151,13 @@ def _writer(session: Session, order: Order, plan: EmbedPlan, n_tiles: int, dim: 
 
 
 def _publish(
-    session: Session, order: Order, tiles: pl.DataFrame, result: EmbedResult, writer: EmbeddingsWriter, n_bad: int
+    session: Session, order: Order, tiles: pl.DataFrame, finished: Finished, writer: EmbeddingsWriter, n_bad: int
 ) -> None:
     """Timings first: the row of `embeddings` is what says that all is there."""
     slide_id, recipe = order.slide_id, recipe_of(order.node)
+    result, job = finished.result, finished.job
+    assert result is not None
+    assert isinstance(job, SlideJob)
     encoder, part, plan = session.encoder(recipe), recipe_part(recipe), result.plan
     before = embeddings_row(session, slide_id, recipe)
     if before is not None and before["digest"] == writer.digest and not result.n_computed:
@@ -142,7 +172,7 @@ def _publish(
             "tiles": len(tiles),
             "device": encoder.device,
         }
-        for stage, seconds in result.timings.items()
+        for stage, seconds in {"open": job.open_seconds, **result.timings}.items()
     ]
     session.tables.write("timings", timings, slide_id=slide_id, part=part)
     row = {

@@ -124,7 +124,7 @@ class Session:
             )
         return self._encoders[key]
 
-    def weights_sha256(self, recipe: Recipe) -> str:
+    def weights_sha256(self, recipe: Recipe, *, download: bool = False) -> str:
         """What identifies the recipe's weights, without building the network; noted for `remembered_weights`."""
         from pathassets.encoders import weights_digest
 
@@ -133,6 +133,7 @@ class Session:
             weights=recipe.weights,
             random_weights=recipe.random_weights,
             encoder_kwargs=recipe.encoder_kwargs,
+            download=download,
         )
         self.root.put_if_changed(_weights_key(recipe), found.encode())
         return found
