@@ -12,6 +12,7 @@ import tifffile
 from tiffs_for_tests import edge_picture, halved, smooth_picture, write_ome, write_pyramid
 
 from pathassets.slides import open_slide
+from pathassets.slides.openslide_reader import OpenSlideReader
 from pathassets.slides.tiff_reader import TiffReader
 
 
@@ -38,18 +39,33 @@ def test_level_0_is_openslides_bit_by_bit(real_slide):
 
 
 def test_a_levels_own_resolution_is_openslides(real_slide):
+    """Bit by bit where a level's pixel begins; elsewhere both interpolate, and OpenSlide leaves seams between tiles."""
     with open_slide(real_slide) as slide, openslide.OpenSlide(real_slide) as reference:
         for level in range(1, slide.info.n_levels):
             side = round(224 * reference.level_downsamples[level])
+            assert np.array_equal(slide.read(0, 0, side, side, (224, 224)), raw(real_slide, 0, 0, level, 224, 224))
             for x, y in random_corners(slide.info, 4, seed=level, side=side):
                 x, y = max(x, 0), max(y, 0)
+                differs = np.abs(slide.read(x, y, side, side, (224, 224)) - raw(real_slide, x, y, level, 224, 224))
+                assert differs.mean() < 0.6
+                assert np.quantile(differs, 0.98) <= 2
+
+
+def test_openslide_itself_is_handed_on_as_it_is(real_slide):
+    with open_slide(real_slide) as slide:
+        reader = OpenSlideReader(real_slide)
+        for level in range(1, slide.info.n_levels):
+            for x, y in random_corners(slide.info, 2, seed=level):
+                x, y = max(x, 0), max(y, 0)
+                d = reader.facts.downsamples[level]
                 expected = raw(real_slide, x, y, level, 224, 224)
-                # OpenSlide leaves seams a 255th transparent between tiles that it shifts; here they are opaque
-                assert np.abs(slide.read(x, y, side, side, (224, 224)) - expected).max() <= 1
+                # seams of a 255th are made opaque
+                assert np.abs(reader.read_level(level, x / d, y / d, 224, 224) - expected).max() <= 1
+        reader.close()
 
 
 def test_half_resolution_is_the_mean_of_four(real_slide):
-    with open_slide(real_slide) as slide:
+    with open_slide(real_slide, exact=True) as slide:
         if any(abs(d - 2) < 0.02 for d in slide._reader.facts.downsamples):
             pytest.skip("this slide has a level of half resolution, which is read instead")
         x, y = slide.info.width_px // 3, slide.info.height_px // 3

@@ -53,7 +53,7 @@ class SlideInfo:
 
     Attributes:
         path: The file, absolute.
-        reader: `openslide` or `tifffile`.
+        reader: `openslide` or `tifffile`: what opened the file.
         vendor: Who wrote the file.
         width_px: Width of level 0.
         height_px: Height of level 0.
@@ -67,6 +67,7 @@ class SlideInfo:
         associated_images: Names of label, macro, thumbnail; their pixels are never read.
         size_bytes: Size of the file (for formats of many files: of the one that names the slide).
         bounds: (x, y, width, height) in level-0 px of the part that was scanned, if the file says so.
+        decoder: `jpeg` where JPEG tiles are decoded without OpenSlide, with equal pixels; else the same as `reader`.
     """
 
     path: Path
@@ -84,10 +85,17 @@ class SlideInfo:
     associated_images: tuple[str, ...]
     size_bytes: int
     bounds: tuple[int, int, int, int] | None = None
+    decoder: Literal["openslide", "tifffile", "jpeg"] = "openslide"
 
 
 def make_info(
-    path: Path, reader: Literal["openslide", "tifffile"], facts: Facts, *, mpp: float | None, size_bytes: int
+    path: Path,
+    reader: Literal["openslide", "tifffile"],
+    facts: Facts,
+    *,
+    mpp: float | None,
+    size_bytes: int,
+    decoder: Literal["openslide", "tifffile", "jpeg"] | None = None,
 ) -> SlideInfo:
     """`facts` of the file at `path` as a `SlideInfo`; `mpp` is the manifest's, and wins."""
     resolution, origin = choose_mpp(facts, mpp)
@@ -109,6 +117,7 @@ def make_info(
         associated_images=facts.associated_images,
         size_bytes=size_bytes,
         bounds=facts.bounds,
+        decoder=decoder or reader,
     )
 
 

@@ -44,6 +44,7 @@ class OpenSlideReader:
     """
 
     name: Literal["openslide"] = "openslide"
+    decoder: Literal["openslide"] = "openslide"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,7 +54,11 @@ class OpenSlideReader:
         self._levels = _usable_levels(self._handle)
         self.facts = _facts(self._handle, self._levels)
 
-    def read_level(self, level: int, left: float, top: float, width: int, height: int) -> Pixels:
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """See `Reader`. OpenSlide decodes levels whole."""
+        return ()
+
+    def read_level(self, level: int, left: float, top: float, width: int, height: int, reduction: int = 1) -> Pixels:
         """See `Reader`. OpenSlide itself shifts by parts of a pixel; starts are exact to half a level-0 pixel."""
         downsample = self.facts.downsamples[level]
         corner = (round(left * downsample), round(top * downsample))

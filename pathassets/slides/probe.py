@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pathassets.errors import PathassetsError, SlideError
 from pathassets.slides.info import make_info
+from pathassets.slides.jpeg_reader import make_fast
 from pathassets.slides.ome import parse_ome
 from pathassets.slides.openslide_reader import OpenSlideReader
 from pathassets.slides.problems import check_file, is_tiff, not_a_slide, os_problem, unreadable
@@ -28,12 +29,14 @@ _TRIALS = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 _PLAIN_TIFFS = ("generic-tiff", "aperio")
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
+def open_slide(path: str | Path, *, mpp: float | None = None, exact: bool = False) -> Slide:
     """Opens a whole-slide image.
 
     Args:
         path: The file; for formats of many files the one that OpenSlide wants (`.mrxs`, any `.dcm` of the series).
         mpp: Resolution of level 0 in µm/px that the manifest gives; wins over what the file says.
+        exact: Decode JPEG tiles at full size always, also where a half, quarter or eighth of it is asked for; decoding them
+            smaller costs less and differs from the mean over blocks by less than a grey level in the mean.
 
     Returns:
         The slide. Its resolution may be missing or implausible: `check_mpp(slide.info)` refuses that.
@@ -44,16 +47,18 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     """
     path = Path(path).absolute()
     size_bytes = check_file(path).st_size
-    reader = _open_reader(path)
+    reader = _open_reader(path, exact)
     try:
         _try_pixels(path, reader)
     except SlideError:
         reader.close()
         raise
-    return Slide(reader, make_info(path, reader.name, reader.facts, mpp=mpp, size_bytes=size_bytes))
+    return Slide(
+        reader, make_info(path, reader.name, reader.facts, mpp=mpp, size_bytes=size_bytes, decoder=reader.decoder)
+    )
 
 
-def _open_reader(path: Path) -> Reader:
+def _open_reader(path: Path, exact: bool) -> Reader:
     try:
         reader = OpenSlideReader(path)
     except SlideError:
@@ -62,7 +67,7 @@ def _open_reader(path: Path) -> Reader:
         return _second_reader(path, error)
     try:
         if reader.facts.vendor in _PLAIN_TIFFS and is_tiff(path):
-            return _checked(path, reader)
+            return _checked(path, reader, exact)
     except SlideError:
         reader.close()
         raise
@@ -81,7 +86,7 @@ def _second_reader(path: Path, refusal: Exception) -> Reader:
     raise unreadable(path, refusal) from refusal
 
 
-def _checked(path: Path, reader: OpenSlideReader) -> Reader:
+def _checked(path: Path, reader: OpenSlideReader, exact: bool) -> Reader:
     """The reader for a plain TIFF that OpenSlide opens, once its index is known to be whole and its colours to be RGB.
 
     An OME-TIFF hides its coarser levels and its resolution where OpenSlide does not look; and some TIFFs OpenSlide shows
@@ -96,8 +101,8 @@ def _checked(path: Path, reader: OpenSlideReader) -> Reader:
         if tiff.is_ome:
             mpp, power = parse_ome(tiff.ome_metadata)
             reader.facts = replace(reader.facts, vendor_mpp=mpp, objective_power=power)
-    if not (scrambled or hides_levels):
-        return reader
+        if not (scrambled or hides_levels):
+            return make_fast(path, reader, tiff, exact=exact)
     try:
         better = TiffReader(path)
     except PathassetsError:

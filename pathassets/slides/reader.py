@@ -20,13 +20,20 @@ class Reader(Protocol):
 
     @property
     def name(self) -> Literal["openslide", "tifffile"]:
-        """Which reader this is; the column `reader` of `slides`."""
+        """Which reader opened the file; the column `reader` of `slides`."""
+
+    @property
+    def decoder(self) -> Literal["openslide", "tifffile", "jpeg"]:
+        """What decodes the pixels."""
 
     @property
     def facts(self) -> Facts:
         """What the file says of itself."""
 
-    def read_level(self, level: int, left: float, top: float, width: int, height: int) -> Pixels:
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """By which whole numbers a level can be decoded smaller than it is, at less cost; largest first, without 1."""
+
+    def read_level(self, level: int, left: float, top: float, width: int, height: int, reduction: int = 1) -> Pixels:
         """Pixels of one level, (height, width, 3); white outside the level.
 
         Args:
@@ -35,6 +42,7 @@ class Reader(Protocol):
             top: Where the first row begins, in px of the level.
             width: Columns.
             height: Rows.
+            reduction: One of `reductions(level)`, or 1; then all four above are in px of the reduced level.
 
         Raises:
             Exception: Whatever the library raises when it cannot decode; `Slide` translates.

@@ -6,7 +6,7 @@ Belongs here: the arithmetic of windows, and the filters. Does not belong: which
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,10 @@ class Window:
     top: float
     width: float
     height: float
+
+    def reduced(self, factor: int) -> Window:
+        """The same rectangle in px of a level that is `factor` times coarser."""
+        return Window(self.left / factor, self.top / factor, self.width / factor, self.height / factor)
 
     def part(self, rows: tuple[int, int], columns: tuple[int, int], out_hw: tuple[int, int]) -> Window:
         """What output rows `rows[0]:rows[1]` and columns `columns[0]:columns[1]` of `out_hw` show."""
@@ -83,6 +87,23 @@ def plan_window(window: Window, out_hw: tuple[int, int], *, within: Window | Non
     x, y = max(0.0, window.left - left), max(0.0, window.top - top)
     box = (x, y, min(x + window.width, right - left), min(y + window.height, bottom - top))
     return Plan(left, top, (bottom - top, right - left), None, box)
+
+
+def best_reduction(window: Window, out_hw: tuple[int, int], reductions: Sequence[int], within: Window | None) -> int:
+    """The largest of `reductions` (largest first) at which a level may be decoded to show `window` on `out_hw` px; else 1.
+
+    The reduced level must be fine enough (to 1 %, as levels are chosen). And where whole factors allow to take means of
+    blocks, its pixels must be whole blocks of the window: a start at an odd pixel is not shifted by half a pixel.
+    """
+    factors = plan_window(window, out_hw, within=within).factors
+    finest = 1.01 * min(window.height / out_hw[0], window.width / out_hw[1])
+    for reduction in reductions:
+        if reduction > finest:
+            continue
+        sides = (window.left, window.top, *(factors or ()))
+        if factors is None or all(abs(v - reduction * round(v / reduction)) < _EPSILON for v in sides):
+            return reduction
+    return 1
 
 
 def _span(start: float, length: float, outer_start: float, outer_length: float, scale: float) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from pathassets.slides.info import SlideInfo, check_mpp
 from pathassets.slides.overview import read_overview
 from pathassets.slides.problems import COPY_AGAIN
 from pathassets.slides.reader import Pixels, Reader
-from pathassets.slides.resample import Window, plan_window, resample
+from pathassets.slides.resample import Window, best_reduction, plan_window, resample
 
 # Pixels of a level that are decoded at once; OpenSlide and Pillow need about ten bytes for each. Larger rectangles are
 # read in squares.
@@ -150,9 +150,11 @@ class Slide:
                 yield (top, min(top + rows, out_hw[0])), (left, min(left + columns, out_hw[1]))
 
     def _render_block(self, level: int, window: Window, out_hw: tuple[int, int], within: Window | None) -> Pixels:
-        plan = plan_window(window, out_hw, within=within)
+        reduction = best_reduction(window, out_hw, self._reader.reductions(level), within)
+        reduced = window.reduced(reduction)
+        plan = plan_window(reduced, out_hw, within=within.reduced(reduction) if within else None)
         try:
-            pixels = self._reader.read_level(level, plan.left, plan.top, plan.read_hw[1], plan.read_hw[0])
+            pixels = self._reader.read_level(level, plan.left, plan.top, plan.read_hw[1], plan.read_hw[0], reduction)
         except PathassetsError:
             raise
         except Exception as error:  # decoders raise what they like; here it becomes one kind of error

@@ -2,13 +2,10 @@
 
 Belongs here: decoding tiles and strips of a TIFF by their byte ranges. Does not belong: finding the ranges
 (`tiff_index`), TIFFs that OpenSlide reads.
-
-Bytes are read with `pread` on one descriptor, which has no position that threads could fight over.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,17 +13,20 @@ import numpy as np
 
 from pathassets.core.geometry import level_downsamples
 from pathassets.slides import ome, tile_cache
+from pathassets.slides.byte_ranges import ByteRanges
 from pathassets.slides.info import Facts, positive
+from pathassets.slides.jpeg import JpegTables
 from pathassets.slides.problems import is_tiff, not_a_slide
 from pathassets.slides.reader import Pixels
 from pathassets.slides.resample import shift
 from pathassets.slides.tiff_index import TiffLevel, check_decodable, check_whole, open_tiff, picture_series, read_levels
+from pathassets.slides.tiled import WHITE, mosaic
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _UM_PER_UNIT = {2: 25.4e3, 3: 1e4}
-_WHITE = 255
+_JPEG, _RGB = 7, 2
 
 
 class TiffReader:
@@ -40,6 +40,7 @@ class TiffReader:
     """
 
     name: Literal["tifffile"] = "tifffile"
+    decoder: Literal["tifffile"] = "tifffile"
 
     def __init__(self, path: Path) -> None:
         if not is_tiff(path):
@@ -52,33 +53,27 @@ class TiffReader:
             self.facts = _facts(tiff, series.keyframe, number, self._levels)
             self._tables = [tuple(page.jpegtables for page in level.pages) for level in self._levels]
             self._decoders = [tuple(page.decode for page in level.pages) for level in self._levels]
-        self._file = path.open("rb", buffering=0)
+            self._jpeg = [_jpeg_tables(level) for level in self._levels]
+        self._file: ByteRanges | None = ByteRanges(path)
 
-    def read_level(self, level: int, left: float, top: float, width: int, height: int) -> Pixels:
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """See `Reader`. Tiles are decoded whole."""
+        return ()
+
+    def read_level(self, level: int, left: float, top: float, width: int, height: int, reduction: int = 1) -> Pixels:
         """See `Reader`. Parts of a pixel are interpolated linearly, as OpenSlide does."""
-        return shift(lambda x, y, w, h: self._read_whole(level, x, y, w, h), left, top, width, height)
+        return shift(lambda *rectangle: self._read_whole(level, rectangle), left, top, width, height)
 
     def close(self) -> None:
         """See `Reader`."""
+        self._file = None
         tile_cache.SHARED.forget(self)
-        self._file.close()
 
-    def _read_whole(self, number: int, left: int, top: int, width: int, height: int) -> Pixels:
+    def _read_whole(self, number: int, rectangle: tuple[int, int, int, int]) -> Pixels:
         level = self._levels[number]
-        out = np.full((height, width, 3), _WHITE, np.uint8)
-        tile_h, tile_w = level.segment_hw
-        x0, x1 = max(left, 0), min(left + width, level.size[0])
-        y0, y1 = max(top, 0), min(top + height, level.size[1])
-        if x0 >= x1 or y0 >= y1:
-            return out
-        for row in range(y0 // tile_h, -(-y1 // tile_h)):
-            for column in range(x0 // tile_w, -(-x1 // tile_w)):
-                tile = self._tile(number, row * level.across + column)
-                tx, ty = column * tile_w, row * tile_h
-                a, b = max(x0, tx), min(x1, tx + tile.shape[1])
-                c, d = max(y0, ty), min(y1, ty + tile.shape[0])
-                out[c - top : d - top, a - left : b - left] = tile[c - ty : d - ty, a - tx : b - tx]
-        return out
+        return mosaic(
+            lambda row, column: self._tile(number, row * level.across + column), level.segment_hw, level.size, rectangle
+        )
 
     def _tile(self, number: int, index: int) -> Pixels:
         return tile_cache.SHARED.get((self, number, index), lambda: self._decode(number, index))
@@ -87,7 +82,7 @@ class TiffReader:
         level = self._levels[number]
         planes = [self._decode_plane(number, plane, index) for plane in range(level.planes)]
         if any(plane is None for plane in planes):
-            return np.full((*level.segment_hw, 3), _WHITE, np.uint8)
+            return np.full((*level.segment_hw, 3), WHITE, np.uint8)
         return _rgb_over_white(np.concatenate(planes, axis=-1) if level.planes > 1 else planes[0])
 
     def _decode_plane(self, number: int, plane: int, index: int) -> Any:
@@ -97,13 +92,25 @@ class TiffReader:
         count = int(level.counts[where])
         if count == 0:
             return None
-        data = os.pread(self._file.fileno(), count, int(level.offsets[where]))
-        if len(data) < count:
-            raise EOFError(f"the file ends within tile {index}")
+        file = self._file
+        if file is None:
+            raise ValueError("the slide is closed")
+        data = file.read(int(level.offsets[where]), count)
+        tables = self._jpeg[number]
+        if tables is not None:
+            return tables.decode(data, level.segment_hw)
         # planes on pages of their own are numbered anew on each page
         page, place = (plane, index) if len(level.pages) > 1 else (0, where)
         decoded, _, shape = self._decoders[number][page](data, place, jpegtables=self._tables[number][page])
         return np.asarray(decoded).reshape(shape[1:])
+
+
+def _jpeg_tables(level: TiffLevel) -> JpegTables | None:
+    """How to decode JPEG tiles of a level so that damaged ones are errors; None for whatever else it holds."""
+    page = level.pages[0]
+    if not (page.is_tiled and level.planes == 1 and page.samplesperpixel == 3 and int(page.compression) == _JPEG):
+        return None
+    return JpegTables.of_page(page.jpegtables, is_rgb=int(page.photometric) == _RGB)
 
 
 def _rgb_over_white(tile: Pixels) -> Pixels:
@@ -114,7 +121,7 @@ def _rgb_over_white(tile: Pixels) -> Pixels:
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(tile))
-    canvas = Image.new("RGB", image.size, (_WHITE, _WHITE, _WHITE))
+    canvas = Image.new("RGB", image.size, (WHITE, WHITE, WHITE))
     canvas.paste(image, mask=image.getchannel("A"))
     return np.asarray(canvas)
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Hashable
 import numpy as np
 from numpy.typing import NDArray
 
-CACHE_BYTES = 128 * 2**20
+# A row of tiles of the widest slides (200,000 px) is 150 MB: a pass in grid order then decodes each tile once.
+CACHE_BYTES = 256 * 2**20
 
 
 class TileCache:
