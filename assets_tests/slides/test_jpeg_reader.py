@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -270,3 +272,34 @@ def test_the_cache_keeps_what_was_used_last():
     assert cache.nbytes == 300
     cache.forget("a")
     assert cache.nbytes == 0
+
+
+def test_threads_that_want_the_same_tile_make_it_once():
+    cache, made = TileCache(10_000), []
+    together = threading.Barrier(8)
+
+    def slow():
+        made.append(1)
+        time.sleep(0.05)
+        return np.zeros(10, np.uint8)
+
+    def want(_):
+        together.wait()
+        return cache.get("tile", slow)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(want, range(8)))
+    assert len(made) == 1
+    assert all(tile is found[0] for tile in found)
+
+
+def test_an_error_is_shared_and_forgotten():
+    cache = TileCache(10_000)
+
+    def fail():
+        raise ValueError("damaged")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="damaged"):
+            cache.get("tile", fail)
+    assert cache.get("tile", lambda: np.zeros(10, np.uint8)).size == 10

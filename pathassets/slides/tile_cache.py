@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +28,39 @@ class TileCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._tiles: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
+        self._under_way: dict[Hashable, Future[NDArray[np.uint8]]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The array under `key`, made by `make` outside the lock if it is not there; do not write to it."""
+        """The array under `key`, made by `make` if it is not there; do not write to it.
+
+        When several threads want it at once, one makes it and the others wait; they share its error, too.
+        """
         with self._lock:
             found = self._tiles.get(key)
             if found is not None:
                 self._tiles.move_to_end(key)
                 return found
-        made = make()
-        self._keep(key, made)
-        return made
+            under_way = self._under_way.get(key)
+            if under_way is None:
+                mine = self._under_way[key] = Future[NDArray[np.uint8]]()
+        return under_way.result() if under_way is not None else self._make(key, make, mine)
+
+    def _make(
+        self, key: Hashable, make: Callable[[], NDArray[np.uint8]], promise: Future[NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        try:
+            made = make()
+            self._keep(key, made)
+        except BaseException as error:
+            promise.set_exception(error)
+            raise
+        else:
+            promise.set_result(made)
+            return made
+        finally:
+            with self._lock:
+                del self._under_way[key]
 
     def forget(self, owner: object) -> None:
         """Drops what was kept under keys that are tuples beginning with `owner`."""
@@ -55,8 +77,6 @@ class TileCache:
         if tile.nbytes > self._max_bytes:
             return
         with self._lock:
-            if key in self._tiles:
-                return
             self._tiles[key] = tile
             self._bytes += tile.nbytes
             while self._bytes > self._max_bytes:
