@@ -92,8 +92,8 @@ def _count_tiles(session: Session, rgb: np.ndarray, info: Any, tiling: Tiling) -
 
     options = session.study.tissue
     found = find_tissue(rgb, info.width_px * info.mpp / rgb.shape[1], options)
-    scale = info.width_px / rgb.shape[1], info.height_px / rgb.shape[0]
-    _, labels = tissue_pieces(found.mask, *scale, info.mpp, options)
+    scale_x, scale_y = info.width_px / rgb.shape[1], info.height_px / rgb.shape[0]
+    _, labels = tissue_pieces(found.mask, mpp=info.mpp, scale_x=scale_x, scale_y=scale_y, options=options)
     size = tile_size(tiling, info.mpp, info.objective_power, info.level_dimensions)
     return len(grid_tiles(info.width_px, info.height_px, size, labels, tiling.min_tissue, tiling.edge))
 

@@ -21,6 +21,7 @@ from pathassets.steps.labels import label_domains
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
 from pathassets.steps.session import Session, made_by
+from pathassets.store.arrays import tile_centres
 from pathassets.store.derived import write_derived
 
 TABLES = ("domains", "domain_summary", "derived_arrays")
@@ -102,7 +103,7 @@ def _write_arrays(
     named: dict[str, Any],
 ) -> None:
     """One group with what analyses of one's own start from: PCA, UMAP, both graphs, smoothed features, labels."""
-    obsm: dict[str, np.ndarray] = {"X_umap": result.umap}
+    obsm: dict[str, np.ndarray] = {"spatial": tile_centres(tiles), "X_umap": result.umap}
     obs = tiles
     obsp = {"spatial_connectivities": row_normalise(graph)}
     for name, variant in result.variants.items():

@@ -57,7 +57,7 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     mask = session.mask_path(slide_id)
     found = read_mask(mask, rgb.shape[:2]) if mask is not None else find_tissue(rgb, mpp, options)
     scale_x, scale_y = row["width_px"] / rgb.shape[1], row["height_px"] / rgb.shape[0]
-    pieces, labels = tissue_pieces(found.mask, scale_x, scale_y, row["mpp"], options)
+    pieces, labels = tissue_pieces(found.mask, mpp=row["mpp"], scale_x=scale_x, scale_y=scale_y, options=options)
     session.root.put(layout.tissue_labels_key(slide_id), pack_labels(labels))
     rows = [_piece_row(slide_id, piece, found) | made_by(session, node, result_digest) for piece in pieces]
     session.tables.write("tissues", rows, slide_id=slide_id)
