@@ -23,7 +23,7 @@ from pathassets.slides.synthetic import CLASSES, SyntheticTruth, synthetic_slide
 
 RESOLUTION = 0.2
 SLIDE_SEEDS = (501, 502, 503, 504, 505, 506)
-SLIDE_PX = 5376
+SLIDE_PX = 6720
 TILE_PX = 224
 PURE_TILES = 1000
 SHIFTED_TILES = 500
