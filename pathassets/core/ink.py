@@ -48,5 +48,5 @@ def ink_densities(red: Floats, green: Floats, blue: Floats, min_density: float =
     is_red = (green > min_density + 0.15) & (red < 0.16 * green) & (blue > 0.78 * green)
     lowest = np.minimum(np.minimum(red, green), blue)
     highest = np.maximum(np.maximum(red, green), blue)
-    is_black = (lowest > 0.8 * min_density) & (lowest > 0.8 * highest)
+    is_black = (lowest > 0.6 * min_density) & (lowest > 0.8 * highest)
     return is_blue | is_green | is_red | is_black

@@ -48,6 +48,8 @@ MESH_UM = 90.0
 MESH_LEAST_UM = 28.0
 MESH_LEAST_LINE = 0.007
 MESH_CLOSE_UM = 16.0
+# Mean density of fat as a share of the threshold: 0.3 to 0.5; of the rings that JPEG draws around tissue 0.15 to 0.3.
+MESH_DENSITY = 0.2
 # Limits of the dark-field threshold: 5 to 40 grey levels above the dark level.
 LEAST_GLOW = 0.32
 SURE_GLOW = 0.67
@@ -55,6 +57,7 @@ SURE_GLOW = 0.67
 LEAST_ENTROPY = 0.8
 SURE_ENTROPY = 2.0
 DISC_UM = 24.0
+BORDER_UM = 32.0
 PEEL_UM = 20.0
 PEEL_SHARE = 0.3
 LEAST_STEP = 0.004
@@ -64,9 +67,10 @@ GLOW_STEP = 0.04
 # Gaps as narrow as twice this (fat cells, splits from sectioning) do not part tissue.
 CLOSE_UM = 16.0
 # Strokes are wider than single dark nuclei, and have soft borders.
-INK_LEAST_UM = 12.0
+INK_LEAST_UM = 8.0
 INK_FRINGE_UM = 32.0
-INK_BORDER_UM = 16.0
+INK_BORDER_UM = 8.0
+INK_SLIVER_UM = 24.0
 # When this share of all that is dense has ink's colour and is rough, the colour is a stain: strokes have a roughness of
 # 0.02 to 0.04 of their density, stained tissue of 0.11 and more.
 STAIN_SHARE = 0.05
@@ -121,7 +125,9 @@ def _chosen(otsu: TissueMask, entropy: TissueMask, mpp: float) -> TissueMask:
 
 def _cleaned(method: str, found: Mask, threshold: float, scene: Contrast, ink: Mask, mpp: float) -> TissueMask:
     """What a method found, without ink, ragged outlines and artefacts, with its metrics."""
-    clean = _peeled(closed(found & ~ink, CLOSE_UM / mpp) & ~ink, scene, mpp)
+    clean = _peeled(closed(found & ~ink, CLOSE_UM / mpp) & ~ink, ink, scene, mpp)
+    # Strokes leave slivers of their borders; tissue that lies beside ink is thicker.
+    clean &= ~grown(ink, INK_SLIVER_UM / mpp) | opened(clean, INK_SLIVER_UM / 2 / mpp)
     real = _without_artefacts(clean, scene, mpp)
     metrics = {
         "threshold": threshold,
@@ -161,12 +167,30 @@ def _by_density(scene: Contrast, mpp: float) -> tuple[Mask, float]:
 
 
 def _mesh(scene: Contrast, found: Mask, threshold: float, mpp: float) -> Mask:
-    """Fat: a mesh of lines too thin to reach the threshold, filled where its meshes are closed, and wide as a whole."""
+    """Fat: a mesh of lines too thin to reach the threshold, filled where its meshes are closed, and wide as a whole.
+
+    JPEG draws faint lines around tissue too, and along the picture's border.
+    """
     window = max(3, round(MESH_UM / mpp))
     lines = scene.signal - ndimage.grey_opening(scene.signal, size=window)
-    net = closed((lines > max(threshold / 3, 3 * scene.noise, MESH_LEAST_LINE)) | found, MESH_CLOSE_UM / mpp)
-    filled = fill_holes(net, MESH_UM**2 / mpp**2, thin_walls=True)
-    return opened(filled, MESH_LEAST_UM / mpp)
+    net = lines > max(threshold / 3, 3 * scene.noise, MESH_LEAST_LINE)
+    net = closed((net & _inside(net.shape, mpp)) | found, MESH_CLOSE_UM / mpp)
+    filled = opened(fill_holes(net, MESH_UM**2 / mpp**2, thin_walls=True), MESH_LEAST_UM / mpp)
+    between = ~found
+    density = local_mean(np.where(between, scene.signal, 0), mpp) / np.maximum(
+        local_mean(between.astype(np.float32), mpp), 1e-6
+    )
+    return filled & (density > MESH_DENSITY * threshold)
+
+
+def _inside(shape: tuple[int, ...], mpp: float) -> Mask:
+    """The picture without its border, where scanners and compression leave lines; all of it when it is tiny."""
+    margin = max(1, round(BORDER_UM / mpp))
+    if min(shape) <= 2 * margin:
+        return np.ones(shape, bool)
+    inside = np.zeros(shape, bool)
+    inside[margin:-margin, margin:-margin] = True
+    return inside
 
 
 def _least_density(scene: Contrast) -> float:
@@ -175,6 +199,7 @@ def _least_density(scene: Contrast) -> float:
 
 def _rough(scene: Contrast, where: Mask, least: float, mpp: float) -> Mask:
     """Where the picture is as rough as tissue of its density, looking only at the pixels `where`."""
+    where = where & _inside(where.shape, mpp)
     weight = local_mean(where.astype(np.float32), mpp) + np.float32(1e-6)
     density = local_mean(np.where(where, scene.signal, 0), mpp) / weight
     limit = np.maximum(ROUGH_SHARE * density, max(least, ROUGH_LEAST))
@@ -238,12 +263,13 @@ def _stained(ink: Mask, scene: Contrast, mpp: float) -> Mask:
     return coloured if np.median(rough) > STAIN_ROUGH_SHARE else np.zeros_like(ink)
 
 
-def _peeled(found: Mask, scene: Contrast, mpp: float) -> Mask:
+def _peeled(found: Mask, ink: Mask, scene: Contrast, mpp: float) -> Mask:
     """Takes the blur of smoothing, closing and JPEG off the outline: pixels much paler than what they lie beside."""
     if scene.dark or not found.any():
         return found
-    border = found & ~shrunk(found, PEEL_UM / mpp)
-    beside = ndimage.maximum_filter(smooth(scene.signal, SMOOTH_UM, mpp), size=2 * max(1, round(PEEL_UM / mpp)) + 1)
+    reach = max(1, round(PEEL_UM / mpp))
+    beside = ndimage.maximum_filter(smooth(np.where(ink, 0, scene.signal), SMOOTH_UM, mpp), size=2 * reach + 1)
+    border = ~shrunk(found | ink, PEEL_UM / mpp)
     return found & ~(border & (scene.signal < PEEL_SHARE * beside))
 
 
