@@ -22,10 +22,7 @@ from pathassets.core.morphology import closed, grown, opened, shrunk
 from pathassets.core.pieces import TissueMask, TissuePiece, fill_holes, mask_from_image, tissue_pieces
 from pathassets.recipes import TissueOptions
 
-__all__ = ["ALGORITHM_VERSION", "TissueMask", "TissuePiece", "find_tissue", "mask_from_image", "tissue_pieces"]
-
-# Part of the digest of everything that depends on tissue: raise it when masks change.
-ALGORITHM_VERSION = 1
+__all__ = ["TissueMask", "TissuePiece", "find_tissue", "mask_from_image", "tissue_pieces"]
 
 SMOOTH_UM = 6.0
 # Optical density that is tissue without further proof: glass with dye reaches 0.05.
