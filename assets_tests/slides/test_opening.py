@@ -290,3 +290,17 @@ def test_importing_the_package_loads_no_reader():
     code = "import sys, pathassets.slides as s; s.find_slides; s.read_manifest; s.slide_id; s.check_mpp; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"openslide", "tifffile", "PIL", "imagecodecs"} & set(run.stdout.split())
+
+
+@pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
+@pytest.mark.parametrize("kind", [write_pyramid, write_ome])
+def test_a_page_that_claims_more_pixels_than_it_has_tiles_is_refused(tmp_path, kind, tag):
+    """Four billion pixels a side: an overview of them would never end."""
+    path = kind(tmp_path / "bomb.tif", smooth_picture(512, 512))
+    with tifffile.TiffFile(path) as tiff:
+        entry = tiff.pages.first.tags[tag]
+    data = bytearray(path.read_bytes())
+    data[entry.valueoffset : entry.valueoffset + 4] = (2**32 - 256).to_bytes(4, "little")
+    data[entry.offset + 2 : entry.offset + 4] = (4).to_bytes(2, "little")  # 32 bits
+    path.write_bytes(data)
+    assert refusal(path).reason in (Reason.FILE_UNREADABLE, Reason.UNSUPPORTED_PIXELS)

@@ -24,6 +24,7 @@ from pathassets.slides.openslide_reader import OpenSlideReader
 from pathassets.slides.problems import MAX_TILE_PX
 from pathassets.slides.reader import Pixels
 from pathassets.slides.resample import shift
+from pathassets.slides.tiff_index import tiles_needed
 from pathassets.slides.tile_cache import SHARED
 from pathassets.slides.tiled import mosaic
 
@@ -158,14 +159,13 @@ def _is_jpeg_rgb(frame: Any) -> bool:
     page = frame.aspage()
     if not page.is_tiled or page.tilewidth * page.tilelength > MAX_TILE_PX:
         return False
-    tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
     return bool(
         int(page.compression) == _JPEG
         and int(page.photometric) in (_RGB, _YCBCR)
         and page.samplesperpixel == 3
         and int(page.planarconfig) == 1
         and page.bitspersample == 8
-        and len(page.dataoffsets) == len(page.databytecounts) == tiles
+        and len(page.dataoffsets) == len(page.databytecounts) == tiles_needed(page)
     )
 
 

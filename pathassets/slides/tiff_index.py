@@ -234,13 +234,28 @@ def check_decodable(path: Path, page: TiffPage) -> None:
 
 
 def check_whole(path: Path, tiff: TiffFile) -> None:
-    """Refuses a file that is shorter than its pages say: a copy that did not finish.
+    """Refuses a file that is shorter than its pages say: a copy that did not finish, or a page that lies about its size.
+
+    A page of four billion pixels a side whose index has ten tiles would keep an overview busy for ever.
 
     Raises:
         SlideError: `file_unreadable`.
     """
-    for page in tiff.pages:
+    for frame in tiff.pages:
+        page = frame.aspage()
         _check_end(path, np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64))
+        if page.is_tiled and len(page.dataoffsets) < tiles_needed(page):
+            raise unreadable(
+                path, f"its index lists {len(page.dataoffsets)} tiles where {tiles_needed(page)} are needed"
+            )
+
+
+def tiles_needed(page: TiffPage) -> int:
+    """How many tiles a tiled page of its size has."""
+    if page.tilewidth < 1 or page.tilelength < 1:
+        return 0
+    planes = page.samplesperpixel if int(page.planarconfig) == 2 else 1
+    return int(-(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength) * planes)
 
 
 def _check_end(path: Path, offsets: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
