@@ -47,7 +47,9 @@ def main(data: Path) -> None:
     print(f"{len(tiles)} tiles, {len(set(labels))} classes; chance {1 / len(set(labels)):.3f}")
     print(f"MobileNetV2, ImageNet weights  {accuracy(real(tiles), labels):.3f}")
     print(f"demo-vlm                       {accuracy(load_encoder('demo-vlm', **fp32)(tiles), labels):.3f}")
-    print(f"random weights, {len(untrained)} networks     {np.mean([accuracy(e(tiles), labels) for e in untrained]):.3f}")
+    print(
+        f"random weights, {len(untrained)} networks     {np.mean([accuracy(e(tiles), labels) for e in untrained]):.3f}"
+    )
     print(f"mean colour                    {accuracy(tiles.mean((1, 2)), labels):.3f}")
 
 
