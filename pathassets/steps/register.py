@@ -69,6 +69,7 @@ class _Book:
     def enter(self, path: Path) -> Registration:
         path = Path(os.path.abspath(path))
         size, mtime_ns = _stat(path)
+        path = _sayable(path)
         known = self._by_path.get(str(path))
         if known and size is not None and (known["size_bytes"], known["mtime_ns"]) == (size, mtime_ns):
             return Registration(known["slide_id"], path, False)
@@ -114,6 +115,11 @@ class _Book:
         self._session.tables.write("slides", [row], slide_id=row["slide_id"])
         self._rows[row["slide_id"]] = row
         self._by_path[row["path"]] = row
+
+
+def _sayable(path: Path) -> Path:
+    """A name that is not UTF-8 cannot stand in a table: its bytes are spelled out, and the slide is refused as missing."""
+    return Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _stat(path: Path) -> tuple[int | None, int | None]:

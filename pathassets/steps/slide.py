@@ -43,7 +43,7 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     check_unchanged(Path(row["path"]), row)
     with open_slide(row["path"], mpp=manifest.get("mpp")) as slide:
         info = slide.info
-    pixels = digest("pixels", row["content_sha256"], info.reader, info.mpp)
+    pixels = digest("pixels", row["content_sha256"], info.reader, info.decoder, info.mpp)
     extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}
     full = {**row, **extras, **_probed(info), **made_by(session, node, pixels)}
     session.tables.write("slides", [full], slide_id=slide_id)
@@ -62,6 +62,7 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
 def _probed(info: SlideInfo) -> dict[str, Any]:
     return {
         "reader": info.reader,
+        "decoder": info.decoder,
         "vendor": info.vendor,
         "width_px": info.width_px,
         "height_px": info.height_px,

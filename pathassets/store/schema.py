@@ -38,6 +38,9 @@ _SLIDES = TableSpec(
         Column("other_paths", TEXTS, "Further copies of the same file", optional=True),
         Column("duplicate_of", TEXT, "The slide with the same content that was registered first", optional=True),
         Column("reader", TEXT, "What reads its pixels", optional=True),
+        Column(
+            "decoder", TEXT, "What decodes them: the reader, or `jpeg` where tiles are decoded directly", optional=True
+        ),
         Column("vendor", TEXT, "Scanner or format as the reader names it", optional=True),
         Column("width_px", INT, "Width of level 0", "px", optional=True),
         Column("height_px", INT, "Height of level 0", "px", optional=True),
