@@ -104,8 +104,8 @@ def test_a_changed_option_makes_exactly_what_depends_on_it_pending(finished):
         Step.TILES,
         Step.EMBEDDINGS,
         Step.SLIDE_VECTOR,
-        Step.SPATIAL_DOMAINS,
         Step.TEXT_SIMILARITY,
+        Step.SPATIAL_DOMAINS,
     ]
 
 

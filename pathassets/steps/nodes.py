@@ -112,5 +112,5 @@ def _recipe_nodes(tiling: Tiling, recipe: Recipe, tiles: Node) -> list[Node]:
     embeddings = Node(Step.EMBEDDINGS, tiling=tiling, recipe=recipe, upstream=(tiles,))
     steps = [Step.SLIDE_VECTOR, Step.SPATIAL_DOMAINS]
     if has_text(recipe.encoder) and recipe.text.terms:
-        steps.append(Step.TEXT_SIMILARITY)
+        steps.insert(1, Step.TEXT_SIMILARITY)  # first, so that domains have names when they are shown
     return [embeddings, *(Node(step, tiling=tiling, recipe=recipe, upstream=(embeddings,)) for step in steps)]
