@@ -24,7 +24,7 @@ from training.tissue_tiles import Tiles, make_tiles
 WEIGHTS = Path(__file__).resolve().parents[1] / "pathassets" / "encoders" / "weights" / "demo_vlm.safetensors"
 LOGIT_SCALE = 12.0
 CAPTIONS_PER_CLASS = 4
-SHARPEN = 2.0
+SHARPEN = 4.0
 """Targets are area shares to this power: a tile on a border belongs mostly to what it shows most of."""
 
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiles", type=int, default=16_000)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--device", default="cpu")
