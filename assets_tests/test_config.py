@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pathassets.config import CONFIG_FILE, DEFAULT_TILING, Study, add_recipes, init_home
+from pathassets.config import CONFIG_FILE, DEFAULT_TILING, Study, add_recipes, check_home, init_home
 from pathassets.errors import ConfigError
 
 
@@ -89,4 +89,39 @@ def test_asking_for_an_encoder_writes_it_down_once(tmp_path):
     assert "# batch_size = 64" in text
     assert [recipe.key for recipe in Study(tmp_path).recipes] == [f"{DEFAULT_TILING}/demo_vlm", key]
     add_recipes(tmp_path, ["resnet18"], tile_px=256, mpp=1.0)
-    assert [recipe.random_weights for recipe in Study(tmp_path).recipes] == [False, False]
+    assert [recipe.random_weights for recipe in Study(tmp_path).recipes] == [False, True]
+
+
+def test_another_tiling_keeps_what_the_recipes_say(tmp_path):
+    (tmp_path / CONFIG_FILE).write_text(
+        """
+        [tilings.wide]
+        tile_px = 128
+        mpp = 0.5
+        overlap = 0.25
+        [[recipes]]
+        name = "mine"
+        encoder = "demo-vlm"
+        tiling = "wide"
+        weights = "my.safetensors"
+        """
+    )
+    assert add_recipes(tmp_path, [], tile_px=96) == ["px96_mpp050/mine"]
+    first, second = Study(tmp_path).recipes
+    assert second.weights == first.weights
+    assert second.tiling.overlap == 0.25
+
+
+@pytest.mark.parametrize("name", ["br[x]", "a?b"])
+def test_a_home_that_reads_as_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="pattern"):
+        check_home(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text", ["study = 3", "recipes = 3", "tilings = 3", "[tilings]\na = 3", "[[recipes]]\nencoder = 3"]
+)
+def test_settings_of_the_wrong_kind_are_refused_in_words(tmp_path, text):
+    (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(ConfigError):
+        Study(tmp_path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from tomlkit.exceptions import TOMLKitError
 
 from pathassets.errors import ConfigError
@@ -80,9 +80,10 @@ class Study(BaseSettings):
         folder = Path(home).expanduser().resolve() if home is not None else home_from_environment().resolve()
         try:
             super().__init__(home=folder, **{**_file_settings(folder), **settings})
-        except ValidationError as error:
+        except (ValidationError, SettingsError, TypeError, AttributeError) as error:
+            what = _first_problem(error) if isinstance(error, ValidationError) else (str(error).splitlines() or [""])[0]
             raise ConfigError(
-                f"{folder / CONFIG_FILE}: {_first_problem(error)}",
+                f"the settings of {folder} (from {CONFIG_FILE}, PATHASSETS_* or options): {what}",
                 remedy=f"Correct {CONFIG_FILE}; `pathassets init` in an empty folder writes a commented one.",
             ) from error
 
@@ -220,12 +221,30 @@ def _first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
+def check_home(home: Path) -> None:
+    """Refuses a home that cannot be one, before anything is written.
+
+    Raises:
+        ConfigError: It is no folder, or its name holds what Dagster or DuckDB take for a pattern.
+    """
+    if home.exists() and not home.is_dir():
+        raise ConfigError(f"{home} is not a folder", remedy="Name a folder with --home.")
+    if any(sign in str(home.absolute()) for sign in "[]?"):
+        remedy = "Name a folder without [, ] and ? with --home."
+        raise ConfigError(f"{home}: Dagster and DuckDB would take its name for a pattern", remedy=remedy)
+
+
 def init_home(home: Path, *, with_inbox: bool = True) -> list[Path]:
     """Writes a commented `pathassets.toml` and an inbox where there are none; returns what was made."""
     from pathassets.templates import CONFIG_TEMPLATE, DAGSTER_YAML
 
     made = []
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{home} cannot be made: {error}", remedy="Name a folder that you may write with --home."
+        ) from error
     for path, text in ((home / CONFIG_FILE, CONFIG_TEMPLATE), (home / ".dagster" / "dagster.yaml", DAGSTER_YAML)):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,26 +281,40 @@ def add_recipes(
         The keys (`<tiling>/<recipe>`) that were asked for, whether new or there already.
     """
     study = Study(home)
+    tiling = retiled(study, tile_px=tile_px, mpp=mpp)
+    given: dict[str, Any] = {}
+    if weights:
+        given["weights"] = str(Path(weights).resolve())
+    if random_weights:
+        given["random_weights"] = True
+    if encoders:
+        wanted = [{"name": slug(name), "encoder": name, "tiling": tiling.name} for name in encoders]
+    else:  # the recipes that are there, with all that they say, at the new tiling
+        wanted = [{**item, "tiling": tiling.name} for item in _written_recipes(study)]
+    _write_recipes(study, tiling, wanted, given, replace)
+    return list(dict.fromkeys(f"{tiling.name}/{item['name']}" for item in wanted))
+
+
+def retiled(study: Study, *, tile_px: int | None, mpp: float | None) -> Tiling:
+    """The study's first tiling with another tile or resolution; as it is when neither is given."""
     base = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
-    names = encoders or list(dict.fromkeys(recipe.encoder for recipe in study.recipes)) or ["demo-vlm"]
-    tiling = base
-    if tile_px is not None or mpp is not None:
-        fields = base.model_dump(exclude={"name"}, exclude_none=True)
-        fields |= {"tile_px": tile_px or base.tile_px, "mpp": mpp or base.mpp or 0.5}
-        for other in ("power", "level", "tile_um"):
-            fields.pop(other, None)
-        tiling = Tiling(**fields)
-    wanted = [
-        {"name": slug(name), "encoder": name, "tiling": tiling.name}
-        | ({"weights": str(Path(weights).resolve())} if weights else {})
-        | ({"random_weights": True} if random_weights else {})
-        for name in names
-    ]
-    _write_recipes(study, tiling, wanted, replace)
-    return [f"{tiling.name}/{item['name']}" for item in wanted]
+    if tile_px is None and mpp is None:
+        return base
+    fields = base.model_dump(exclude={"name", "power", "level", "tile_um"}, exclude_defaults=True)
+    return Tiling(**{**fields, "tile_px": tile_px or base.tile_px, "mpp": mpp or base.mpp or 0.5})
 
 
-def _write_recipes(study: Study, tiling: Tiling, wanted: list[dict[str, Any]], replace: bool) -> None:
+def _written_recipes(study: Study) -> list[dict[str, Any]]:
+    """The file's recipes as they are written there, each with its name."""
+    path = study.home / CONFIG_FILE
+    written = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap().get("recipes") if path.exists() else None
+    items = written or [{"encoder": "demo-vlm"}]
+    return [{**item, "name": item.get("name") or slug(item.get("encoder", "demo-vlm"))} for item in items]
+
+
+def _write_recipes(
+    study: Study, tiling: Tiling, wanted: list[dict[str, Any]], given: dict[str, Any], replace: bool
+) -> None:
     path = study.home / CONFIG_FILE
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
     before = tomlkit.dumps(document)
@@ -302,14 +335,11 @@ def _write_recipes(study: Study, tiling: Tiling, wanted: list[dict[str, Any]], r
     for item in wanted:
         there = known.get((item["tiling"], item["name"]))
         if there is None:
-            recipes.append(tomlkit.item(item))
-        elif {k: there.get(k) for k in ("weights", "random_weights")} != {
-            k: item.get(k) for k in ("weights", "random_weights")
-        }:
+            recipes.append(tomlkit.item({**item, **given}))
+        elif given and {key: there.get(key) for key in ("weights", "random_weights")} != given:
             for key in ("weights", "random_weights"):
                 there.pop(key, None)
-                if key in item:
-                    there[key] = item[key]
+            there.update(given)
     after = tomlkit.dumps(document)
     if after != before:
         temporary = path.with_suffix(".toml.tmp")

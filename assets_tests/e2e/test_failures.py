@@ -171,3 +171,46 @@ def fingerprint_of(path: Path) -> str:
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path, slides, pathassets):
+    home = tmp_path / "home"
+    command = [*PATHASSETS, "run", *map(str, slides), "--home", str(home), "--tile-px", "24"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while process.poll() is None and not list((home / "store").rglob("X/c/*/0")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, output
+    assert "interrupted" in output
+    assert "are done" not in output
+    assert "Traceback" not in output
+    assert pathassets("run", *slides, "--home", home, "--tile-px", "24").returncode == 0
+
+
+def test_what_cannot_start_changes_nothing(tmp_path, slides, pathassets):
+    home = tmp_path / "home"
+    assert pathassets("run", tmp_path / "nowhere.svs", "--home", home).returncode == 2
+    assert not home.exists()
+    assert pathassets("run", slides[0], "--home", home).returncode == 0
+    before = fingerprint(home)
+    (tmp_path / "bad.safetensors").write_text("hello")
+    for arguments in (
+        ("--encoder", "unii"),
+        ("--encoder", "demo-vlm", "--weights", tmp_path / "bad.safetensors"),
+        ("--weights", tmp_path / "bad.safetensors"),
+        ("--select", "key:nothing*"),
+        ("--device", "cuda:7"),
+    ):
+        assert pathassets("run", slides[0], "--home", home, *arguments).returncode == 2, arguments
+        assert fingerprint(home) == before, arguments
+    assert pathassets("status", "--home", slides[0]).returncode == 2
+
+
+def test_an_asset_whose_upstream_was_never_made_is_not_called_done(tmp_path, slides, pathassets):
+    run = pathassets("run", slides[0], "--home", tmp_path / "home", "--select", "key:*/embeddings")
+    assert run.returncode == 1
+    assert "0 of 1 slides are done" in run.stdout
+    assert "select it too" in run.stdout

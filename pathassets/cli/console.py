@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,23 @@ def complain(error: PathassetsError) -> None:
 
 def print_json(value: Any) -> None:
     """For programs."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(_strict(value), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> None:
     """Rows as a table; long values wrap instead of being cut."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(escape(name), overflow="fold")
     for row in rows:
         colour = COLOURS.get(str(row.get("status")), "")
         cells = [escape("" if row.get(name) is None else _cell(row[name])) for name in columns]
@@ -123,17 +133,17 @@ def watching(slides: int, *, quiet: bool) -> Iterator[Any]:
             yield Bar(progress, slides)
 
 
-def log_to(path: Path) -> None:
-    """Sends this package's and Dagster's log, and all warnings, to a file and away from the terminal."""
+def log_to(path: Path | None) -> None:
+    """Sends this package's and Dagster's log, and all warnings, to a file (None = nowhere) and away from the terminal."""
     warnings.simplefilter("ignore")
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers.clear()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler: logging.Handler = logging.FileHandler(path, delay=False)
-    except OSError:
-        handler = logging.NullHandler()
+    handler: logging.Handler = logging.NullHandler()
+    with suppress(OSError):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(path, delay=False)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

@@ -12,20 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from pathassets.cli.console import print_json, print_rows, say
-from pathassets.cli.running import Request, study_of
-from pathassets.config import Study
+from pathassets.cli.console import log_to, print_json, print_rows, say
+from pathassets.cli.running import Request, check_paths, study_of
+from pathassets.config import Study, check_home, retiled
 from pathassets.core.geometry import tile_size
 from pathassets.errors import PathassetsError
 from pathassets.recipes import Recipe, Tiling, slug
 from pathassets.steps.session import Session
 
-TRIAL_TILES = 32
+TRIAL_PIXELS = 32 * 224 * 224
 
 
 def dry_run_study(request: Request) -> int:
     """Prints the estimate for what `run` would do; exit code 1 when some slides would be refused."""
+    check_home(request.home)
+    check_paths(request)
     study = study_of(request)
+    log_to(None)
     recipes = _wanted_recipes(study, request)
     session = Session(study)
     rows = [_estimate(session, path, recipes) for path in _files(session, request)]
@@ -47,15 +50,13 @@ def _wanted_recipes(study: Study, request: Request) -> list[Recipe]:
     """The recipes as `run` would write them, without writing them."""
     if not request.changes_recipes:
         return list(study.recipes)
-    base = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
-    tiling = base
-    if request.tile_px or request.mpp:
-        tiling = Tiling(tile_px=request.tile_px or base.tile_px, mpp=request.mpp or base.mpp or 0.5)
-    names = request.encoders or tuple(dict.fromkeys(recipe.encoder for recipe in study.recipes))
+    tiling = retiled(study, tile_px=request.tile_px, mpp=request.mpp)
+    if not request.encoders:
+        return [recipe.model_copy(update={"tiling": tiling}) for recipe in study.recipes]
     weights = str(request.weights) if request.weights else None
     return [
         Recipe(name=slug(name), tiling=tiling, encoder=name, weights=weights, random_weights=request.random_weights)
-        for name in names
+        for name in request.encoders
     ]
 
 
@@ -102,11 +103,12 @@ def _tiles_per_second(session: Session, recipe: Recipe) -> float:
     """Forward passes per second on this machine, tried on noise; reading overlaps with it."""
     encoder = session.encoder(recipe)
     height, width = recipe.tiling.tile_hw
-    tiles = np.random.default_rng(0).integers(0, 255, (TRIAL_TILES, height, width, 3), dtype=np.uint8)
+    n = max(1, TRIAL_PIXELS // (height * width))
+    tiles = np.random.default_rng(0).integers(0, 255, (n, height, width, 3), dtype=np.uint8)
     encoder(tiles[:4])
     start = time.perf_counter()
     encoder(tiles)
-    return TRIAL_TILES / (time.perf_counter() - start)
+    return n / (time.perf_counter() - start)
 
 
 def _total(

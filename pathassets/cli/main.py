@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from pathassets.config import Study, home_from_environment, init_home
+from pathassets.config import Study, check_home, home_from_environment, init_home
 from pathassets.errors import PathassetsError, Reason, StudyError
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 def main() -> NoReturn:
     """Runs a command; every error is a sentence, the traceback goes to the log."""
-    from pathassets.cli.console import complain, err
+    from pathassets.cli.console import complain
 
+    logging.getLogger().addHandler(logging.NullHandler())  # else logging itself writes tracebacks to the terminal
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     try:
         app(standalone_mode=True)
         code = 0
@@ -47,9 +50,6 @@ def main() -> NoReturn:
         log.info("stopped", exc_info=error)
         complain(error)
         code = 1 if error.reason is Reason.DISK_FULL else 2
-    except KeyboardInterrupt:
-        err.print("interrupted; what was finished stays, run again to go on")
-        code = 130
     except BrokenPipeError:
         code = 0
     except Exception as error:
@@ -80,6 +80,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 def _study(home: Path | None, *, must_exist: bool = True) -> Study:
     from pathassets.cli.console import log_to
 
+    check_home((home or home_from_environment()).expanduser())
     study = Study(home or home_from_environment())
     if must_exist and not study.store_path.exists():
         raise StudyError(
@@ -97,6 +98,7 @@ def init(directory: Annotated[Path, typer.Argument(help="The study's folder.")] 
     """Write a commented pathassets.toml and an inbox."""
     from pathassets.cli.console import say
 
+    check_home(directory.expanduser())
     made = init_home(directory.expanduser())
     for path in made:
         say(f"made {path}")
@@ -109,6 +111,7 @@ def demo(home: Annotated[Path, typer.Option("--home", help="Where the demo's stu
     """Synthetic slides with known truth through everything."""
     from pathassets.cli.demo import run_demo
 
+    check_home(home.expanduser())
     raise typer.Exit(run_demo(home.expanduser()))
 
 
@@ -125,7 +128,7 @@ def run(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Use untrained weights; every output says so.")
     ] = False,
-    tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels.", min=8)] = None,
+    tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels.", min=8, max=8192)] = None,
     mpp: Annotated[float | None, typer.Option(help="Resolution of tiles, µm per pixel.", min=0.05, max=100)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Tiles per forward pass.", min=1)] = None,
@@ -136,6 +139,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Register slides, make their assets through Dagster, publish results.duckdb."""
+    from pathassets.cli.console import say
     from pathassets.cli.running import Request, run_study
 
     request = Request(
@@ -157,7 +161,12 @@ def run(
         from pathassets.cli.estimating import dry_run_study
 
         raise typer.Exit(dry_run_study(request))
-    raise typer.Exit(run_study(request))
+    try:
+        code = run_study(request)
+    except KeyboardInterrupt:
+        say("interrupted: what was finished stays, run again to go on")
+        code = 130
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -227,10 +236,14 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def dev(home: Home = None, port: Annotated[int, typer.Option(help="Of Dagster's UI, on 127.0.0.1.")] = 3000) -> None:
+def dev(
+    home: Home = None,
+    port: Annotated[int, typer.Option(help="Of Dagster's UI, on 127.0.0.1.", min=1, max=65535)] = 3000,
+) -> None:
     """Dagster's UI and daemon for a study; picks up files dropped into its inbox."""
     from pathassets.cli.serving import serve
 
     folder = (home or home_from_environment()).expanduser()
+    check_home(folder)
     init_home(folder)
     raise typer.Exit(serve(Study(folder), port))

@@ -5,6 +5,7 @@ Belongs here: turning stored rows into what a terminal or a program reads. Does 
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,8 @@ from pathassets.cli.console import print_json, print_rows, say
 from pathassets.config import Study
 from pathassets.steps.nodes import chain
 from pathassets.steps.session import Session
+
+_NAMES = {"tiling": pl.String, "recipe": pl.String, "step": pl.String}
 
 
 def print_status(study: Study, *, as_json: bool) -> int:
@@ -38,7 +41,8 @@ def print_status(study: Study, *, as_json: bool) -> int:
         say(f"no slides in {study.home}; add some with `pathassets run PATH --home {study.home}`")
     else:
         print_rows(rows, list(rows[0]))
-    return 1 if (outcomes["status"] == "failed").any() else 0
+    asked = {node.names for node in chain(study)}
+    return 1 if any(key[1:] in asked and row["status"] == "failed" for key, row in found.items()) else 0
 
 
 def _short(outcome: dict[str, Any] | None) -> str:
@@ -49,7 +53,9 @@ def _short(outcome: dict[str, Any] | None) -> str:
 
 def print_outcomes(study: Study, *, everything: bool, as_json: bool) -> int:
     """What is not plainly ok, with reason and remedy. Exit code 1 when something failed."""
-    outcomes = Session(study).tables.scan("outcomes").collect()
+    asked = pl.DataFrame([node.names for node in chain(study)], schema=_NAMES, orient="row")
+    recorded = Session(study).tables.scan("outcomes").collect()
+    outcomes = recorded.join(asked, on=list(_NAMES), how="semi", nulls_equal=True)
     slides = Session(study).tables.scan("slides").select("slide_id", "path").collect()
     shown = outcomes if everything else outcomes.filter(pl.col("reason").is_not_null())
     shown = shown.join(slides, on="slide_id", how="left").sort("slide_id", "tiling", "recipe", "step")
@@ -81,8 +87,8 @@ def print_query(study: Study, query: str, output: str) -> None:
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """CSV knows no lists: they become JSON text."""
     lists = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
-    as_text = [pl.col(name).map_elements(lambda v: str(list(v)), return_dtype=pl.String) for name in lists]
-    return frame.with_columns(as_text)
+    texts = {name: [None if v is None else json.dumps(v, default=str) for v in frame[name].to_list()] for name in lists}
+    return frame.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
 
 
 def print_verification(study: Study, *, as_json: bool) -> int:

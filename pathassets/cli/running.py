@@ -5,14 +5,16 @@ Belongs here: the order of a run as the user sees it. Does not belong: steps, Da
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathassets.cli.console import log_to, print_json, print_rows, say, watching
-from pathassets.config import CONFIG_FILE, Study, add_recipes, init_home
-from pathassets.errors import ConfigError
+from pathassets.config import CONFIG_FILE, Study, add_recipes, check_home, init_home
+from pathassets.errors import ConfigError, Reason
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import Node, chain
 from pathassets.steps.register import files_to_register, known_slides, register
@@ -57,16 +59,16 @@ def run_study(request: Request) -> int:
     session = Session(study)
     slide_ids = _registered(session, request)
     if not slide_ids:
-        say("no slides: name files or folders, or put them into " + ", ".join(map(str, study.inbox_paths)))
-        return 0
+        return _tell(session, request, nodes, [], [], None, [])
     late = [slide_id for slide_id in slide_ids if request.force or pending(session, slide_id, nodes)]
     launched, problems = _launch(study, request, nodes, late)
-    return _tell(session, request, slide_ids, late, launched, problems)
+    return _tell(session, request, nodes, slide_ids, late, launched, problems)
 
 
 def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
     """Everything that can be refused before any work: home, settings, store, device, weights."""
     check_home(request.home)
+    check_paths(request)
     fresh = init_home(request.home)
     recipes = None
     if request.changes_recipes:
@@ -91,10 +93,16 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
 
 def _check_asked_for(request: Request) -> None:
     """Refuses an encoder that cannot be had before it is written into the settings."""
-    from pathassets.encoders import weights_digest
+    from pathassets.encoders import load_encoder, weights_digest
 
+    if request.weights and len(request.encoders) != 1:
+        raise ConfigError(
+            "--weights goes with exactly one --encoder", remedy="Name the encoder whose weights they are."
+        )
     for name in request.encoders:
         weights_digest(name, weights=request.weights, random_weights=request.random_weights, download=True)
+        if request.weights:
+            load_encoder(name, weights=request.weights, device="cpu")  # a file that is no weights is refused here
 
 
 def _tiling_used(node: Node, nodes: Sequence[Node]) -> bool:
@@ -116,14 +124,17 @@ def study_of(request: Request) -> Study:
     return Study(request.home, **overrides)
 
 
-def check_home(home: Path) -> None:
-    """Refuses a home that is a file; a missing one is made.
+def check_paths(request: Request) -> None:
+    """Refuses a path that is not there, unless the study knows it: then the slide has gone, which is its own outcome.
 
     Raises:
-        ConfigError: It exists and is no folder.
+        ConfigError: With the first such path.
     """
-    if home.exists() and not home.is_dir():
-        raise ConfigError(f"{home} is not a folder", remedy="Name a folder with --home.")
+    missing = [path for path in request.paths if not path.exists()]
+    known = set(known_slides(Session(Study(request.home)))["path"]) if missing and request.home.exists() else set()
+    for path in missing:
+        if os.path.abspath(path) not in known:
+            raise ConfigError(f"{path} does not exist", reason=Reason.FILE_MISSING, remedy="Correct the path.")
 
 
 def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
@@ -201,12 +212,15 @@ def publish_study(study: Study) -> int:
 def _tell(
     session: Session,
     request: Request,
+    nodes: Sequence[Node],
     slide_ids: Sequence[str],
     late: Sequence[str],
     launched: Launched | None,
     problems: Sequence[str],
 ) -> int:
-    failed = failed_outcomes(session, slide_ids, launched)
+    failed = failed_outcomes(session, slide_ids, nodes, launched)
+    unmade = _unmade(launched, {outcome.slide_id for outcome in failed})
+    problems = [*problems, *(f"{slide_id}: {why}" for slide_id, why in unmade.items())]
     code = 1 if failed or problems else 0
     if request.as_json:
         print_json(
@@ -216,9 +230,12 @@ def _tell(
             }
         )  # fmt: skip
         return code
-    bad = len({outcome.slide_id for outcome in failed})
+    if not slide_ids:
+        say("no slides: name files or folders, or put them into " + ", ".join(map(str, session.study.inbox_paths)))
+        return code
+    bad = len({outcome.slide_id for outcome in failed} | set(unmade))
     work = "nothing to do: " if not late else ""
-    say(f"{work}{len(slide_ids) - bad} of {len(slide_ids)} slides are done" + (f", {bad} failed" if bad else ""))
+    say(f"{work}{len(slide_ids) - bad} of {len(slide_ids)} slides are done" + (f", {bad} not" if bad else ""))
     if failed:
         print_rows([_shown(outcome) for outcome in failed], ("slide_id", "step", "reason", "message", "remedy"))
     for problem in dict.fromkeys(problems):
@@ -227,17 +244,37 @@ def _tell(
     return code
 
 
-def failed_outcomes(session: Session, slide_ids: Sequence[str], launched: Launched | None) -> list[Outcome]:
-    """What failed: in this run as it said itself (a full disk may have kept it out of the store), else as recorded."""
+def _unmade(launched: Launched | None, failed: set[str]) -> dict[str, str]:
+    """Slides of which an asset was passed over though nothing of them failed: what it needs was never made."""
+    found: dict[str, str] = {}
+    for result in launched.results if launched else []:
+        if result.outcome is None and result.slide_id not in failed:
+            needs = ", ".join("/".join(parent.key) for parent in result.node.upstream)
+            key = "/".join(result.node.key)
+            found.setdefault(result.slide_id, f'{key} needs {needs}, which is not there; select it too: "+key:{key}"')
+    return found
+
+
+def failed_outcomes(
+    session: Session, slide_ids: Sequence[str], nodes: Sequence[Node], launched: Launched | None
+) -> list[Outcome]:
+    """What failed: in this run as it said itself (a full disk may have kept it out of the store), else as recorded.
+
+    Failures of recipes that are no longer asked for do not count.
+    """
     from pathassets.steps.outcomes import Outcome, Status
 
     fresh = [r.outcome for r in (launched.results if launched else []) if r.outcome is not None and not r.usable]
     seen = {(o.slide_id, o.tiling, o.recipe, o.step) for o in fresh}
     tried = {r.slide_id for r in (launched.results if launched else [])}
+    asked = {node.names for node in nodes}
+    recorded = [Outcome(**row) for row in _recorded(session, slide_ids)]
     old = [
-        Outcome(**row)
-        for row in _recorded(session, slide_ids)
-        if row["slide_id"] not in tried and row["status"] == Status.FAILED
+        outcome
+        for outcome in recorded
+        if outcome.status == Status.FAILED
+        and outcome.slide_id not in tried
+        and (outcome.tiling, outcome.recipe, outcome.step) in asked
     ]
     return fresh + [o for o in old if (o.slide_id, o.tiling, o.recipe, o.step) not in seen]
 
@@ -262,4 +299,6 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
 def _print_next(study: Study) -> None:
     if study.results_path.exists():
         say(f"results: {study.results_path}")
-        say(f"""ask:     pathassets sql "SELECT slide_id, n_tiles FROM embeddings" --home {study.home}""")
+        say(
+            f"""ask:     pathassets sql "SELECT slide_id, n_tiles FROM embeddings" --home {shlex.quote(str(study.home))}"""
+        )

@@ -6,11 +6,24 @@ Belongs here: starting Dagster's own command. Does not belong: what it loads.
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 
 from pathassets.cli.console import say
 from pathassets.config import Study
+from pathassets.errors import ConfigError
+
+
+def _check_port(port: int) -> None:
+    """Refuses a port that is taken: Dagster's daemon would run on without its web server."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"port {port} cannot be had: {error}", remedy="Name another one with --port.") from error
 
 
 def serve(study: Study, port: int) -> int:
@@ -36,7 +49,9 @@ def serve(study: Study, port: int) -> int:
     say(
         f"Dagster on http://127.0.0.1:{port}; drop slides into {', '.join(map(str, study.inbox_paths))}; Ctrl-C ends it"
     )
+    _check_port(port)
     process = subprocess.Popen(command, env=environment, cwd=study.home)
+    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))  # else Dagster lives on without us
     try:
         return process.wait()
     except KeyboardInterrupt:

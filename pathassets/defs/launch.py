@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 import psutil
+from dagster._core.instance.ref import InstanceRef
 
 from pathassets.config import Study
 from pathassets.defs.cohort_assets import RESULTS_KEY
@@ -28,6 +29,7 @@ from pathassets.steps.session import Watcher
 
 log = logging.getLogger(__name__)
 
+NO_CAPTURE = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 PID_TAG = "pathassets/pid"
 HOST_TAG = "pathassets/host"
 
@@ -119,6 +121,8 @@ class Launcher:
             raise_on_error=False,
         )
         launched.run_ids.append(result.run_id)
+        if any(_is_interrupt(event) for event in result.all_events):
+            raise KeyboardInterrupt  # Dagster turns it into one failed step among others
         for event in result.all_events:
             if event.is_step_failure and event.step_failure_data.error is not None:
                 error = event.step_failure_data.error
@@ -128,10 +132,19 @@ class Launcher:
                     launched.problems.append(f"{event.step_key}: {cause.message.strip().splitlines()[-1]}")
 
 
+def _is_interrupt(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+
+
 @contextmanager
 def open_instance(study: Study) -> Iterator[dg.DagsterInstance]:
-    """The study's Dagster instance, with what dead processes left behind tidied away."""
-    with dg.DagsterInstance.from_config(str(study.dagster_home)) as instance:
+    """The study's Dagster instance, with what dead processes left behind tidied away.
+
+    Output is not captured: it belongs to the user's terminal, and the processes that capture it answer Ctrl-C with a traceback.
+    """
+    ref = InstanceRef.from_dir(str(study.dagster_home), overrides={"compute_logs": NO_CAPTURE})
+    with dg.DagsterInstance.from_ref(ref) as instance:
         tidy_dead_runs(instance)
         yield instance
 

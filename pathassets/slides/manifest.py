@@ -28,7 +28,7 @@ TEXT_COLUMNS = frozenset({"path", "patient", "cohort", "labels", "notes", "tissu
 RESERVED = frozenset({
     "slide_id", "reader", "vendor", "width_px", "height_px", "n_levels", "level_dimensions", "objective_power",
     "mpp_origin", "mpp_x", "mpp_y", "associated_images", "size_bytes", "mtime_ns", "content_sha256", "other_paths",
-    "duplicate_of", "registered_at", "digest", "run_id", "code_version", "created_at",
+    "duplicate_of", "decoder", "registered_at", "digest", "run_id", "code_version", "created_at",
 })  # fmt: skip
 _ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MAX_INT = 2**63

@@ -37,6 +37,7 @@ def run_batch(
         emit: Told of every slide and node, in this thread. A failed node ends nothing; what depends on it is passed over.
         force: Make them even if they are current.
     """
+    session.force = force
     for group in passes(nodes):
         _Pass(session, group, emit, force).run(slide_ids)
 

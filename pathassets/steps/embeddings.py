@@ -73,6 +73,8 @@ def start(session: Session, order: Order, stack: ExitStack, *, force: bool = Fal
     if tiles.is_empty():
         session.tables.write("embeddings", [], slide_id=order.slide_id, part=recipe_part(recipe))
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to embed")
+    if force:  # what is about to be deleted must not be named by a row, whenever the power fails
+        session.tables.delete("embeddings", order.slide_id, recipe_part(recipe))
     encoder = session.encoder(recipe)
     begun = time.perf_counter()
     slide = stack.enter_context(session.open_slide(order.slide_id))

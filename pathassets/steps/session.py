@@ -52,11 +52,13 @@ class Session:
         study: The settings.
         run_id: Dagster's run, recorded in every row; None outside Dagster.
         watcher: Who is told about progress.
+        force: Make results that are current again.
     """
 
     study: Study
     run_id: str | None = None
     watcher: Watcher = field(default_factory=Silence)
+    force: bool = False
     _encoders: dict[str, Encoder] = field(default_factory=dict)
 
     @cached_property

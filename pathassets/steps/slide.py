@@ -14,6 +14,7 @@ from pathassets.steps.chain import Made
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
 from pathassets.steps.session import Session, check_unchanged, made_by
+from pathassets.store.schema import table_spec
 
 if TYPE_CHECKING:
     from pathassets.slides import SlideInfo
@@ -45,7 +46,9 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
         info = slide.info
     pixels = digest("pixels", row["content_sha256"], info.reader, info.decoder, info.mpp)
     extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}
-    full = {**row, **extras, **_probed(info), **made_by(session, node, pixels)}
+    # The manifest's columns of an earlier run must not outlive the manifest.
+    known = {name: row[name] for name in table_spec("slides").names}
+    full = {**known, **extras, **_probed(info), **made_by(session, node, pixels)}
     session.tables.write("slides", [full], slide_id=slide_id)
     check_mpp(info)
     if info.mpp_origin == "power":

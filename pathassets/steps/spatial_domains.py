@@ -21,8 +21,10 @@ from pathassets.steps.labels import label_domains
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
 from pathassets.steps.session import Session, made_by
+from pathassets.store import layout
 from pathassets.store.arrays import tile_centres
 from pathassets.store.derived import write_derived
+from pathassets.store.groups import delete_group
 
 TABLES = ("domains", "domain_summary", "derived_arrays")
 
@@ -114,6 +116,8 @@ def _write_arrays(
         if variant.neighbours is not None:
             obsp[f"connectivities{suffix}"] = _per_tile(variant)
         obs = obs.with_columns(pl.Series(name, variant.labels.astype(str)))
+    if session.force:
+        delete_group(session.root, layout.group_key(slide_id, str(named["digest"]), "domains"))
     group = write_derived(session.root, slide_id, str(named["digest"]), "domains", obs=obs, obsm=obsm, obsp=obsp)
     contents = ["obs", *(f"obsm/{key}" for key in obsm), *(f"obsp/{key}" for key in obsp)]
     row = {

@@ -50,6 +50,9 @@ def query(home: str | Path, sql: str, *, root: Root | None = None) -> pl.DataFra
         return con.execute(sql).pl()
     except duckdb.Error as error:
         raise _said_plainly(error, con) from error
+    except pl.exceptions.PolarsError as error:
+        remedy = "Cast the column in the statement, for example to VARCHAR."
+        raise ConfigError(f"a column of the answer has a type that cannot be shown: {error}", remedy=remedy) from error
     finally:
         con.close()
 
