@@ -46,7 +46,7 @@ def card() -> EncoderCard:
         has_text=True,
         logit_scale=LOGIT_SCALE,
         templates=demo_words.TEMPLATES,
-        licence="MIT",
+        licence="as pathassets (own work, no third-party data)",
         commercial_use=True,
         gated=False,
         file=WEIGHTS_FILE,
