@@ -24,6 +24,7 @@ from pathassets.errors import Reason, StoreError
 from pathassets.store import layout
 from pathassets.store.groups import (
     ANNDATA,
+    clear_leftovers,
     delete_group,
     is_done,
     key_of,
@@ -185,8 +186,7 @@ class EmbeddingsWriter:
         if self.root.read_if_there(plan_key) != plan:
             delete_group(self.root, self.group)
             self.root.put(plan_key, plan)
-        for path in (self.root.path / layout.array_folder(self.slide_id, self.digest)).rglob(".*.tmp"):
-            path.unlink(missing_ok=True)  # a dead writer's: whoever lives holds the lock
+        clear_leftovers(self.root.path / layout.array_folder(self.slide_id, self.digest))
         self._array = self._open_array()
 
     def _open_array(self) -> zarr.Array:

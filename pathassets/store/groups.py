@@ -81,10 +81,18 @@ def mark_done(root: Root, group: str, facts: Mapping[str, Any]) -> dict[str, Any
     """
     folder = root.local(group)
     with translated(f"write {folder}"):
+        clear_leftovers(folder)
         _flush(folder)
     marker = {"format": FORMAT, **facts, "files": tree_hashes(root, group)}
     root.put(layout.marker_key(group), json.dumps(marker, indent=1, sort_keys=True).encode())
     return marker
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what a killed writer had begun to write, as we and as Zarr name it; whoever calls holds the group's lock."""
+    for pattern in (".*.tmp", "*.partial"):
+        for path in folder.rglob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def tree_hashes(root: Root, group: str) -> dict[str, str]:
