@@ -43,6 +43,7 @@ def test_the_environment_wins_but_a_named_home_is_the_home(tmp_path, monkeypatch
     study = Study(tmp_path)
     assert (study.home, study.device, study.tissue.method) == (tmp_path, "cpu", "entropy")
     assert Study().home == tmp_path / "elsewhere"
+    assert Study(tmp_path, device="cuda:1").device == "cuda:1"
 
 
 def test_recipes_inherit_the_study_s_options(tmp_path):

@@ -79,7 +79,7 @@ class Study(BaseSettings):
     def __init__(self, home: Path | str | None = None, /, **settings: Any) -> None:
         folder = Path(home).expanduser().resolve() if home is not None else home_from_environment().resolve()
         try:
-            super().__init__(home=folder, **{**_file_settings(folder), **settings})
+            super().__init__(home=folder, **settings)
         except (ValidationError, SettingsError, TypeError, AttributeError) as error:
             what = _first_problem(error) if isinstance(error, ValidationError) else (str(error).splitlines() or [""])[0]
             raise ConfigError(
@@ -96,8 +96,9 @@ class Study(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the file, so that one night's run can be changed without editing it."""
-        return _WithoutHome(settings_cls, env_settings), init_settings
+        """Options win over the environment, and that over the file: one night's run can be changed without editing it."""
+        home = init_settings()["home"]
+        return init_settings, _WithoutHome(settings_cls, env_settings), _FileSource(settings_cls, home)
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +167,20 @@ class _WithoutHome(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         return {name: value for name, value in self._inner().items() if name != "home"}
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """`pathassets.toml`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], home: Path) -> None:
+        super().__init__(settings_cls)
+        self._home = home
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return _file_settings(self._home).get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in _file_settings(self._home).items() if name != "home"}
 
 
 def _file_settings(home: Path) -> dict[str, Any]:
