@@ -84,7 +84,7 @@ def weights_are_here(name: str, *, weights: str | None = None, encoder_kwargs: M
 
 
 def check_device(name: str) -> str:
-    """What `name` stands for on this machine, in words: `cuda:0 (NVIDIA H200, bf16)`.
+    """What `name` stands for on this machine, in words: `cuda:0 (NVIDIA A100, bf16)`.
 
     Raises:
         EncoderError: `device_missing` when it is not there.
