@@ -127,9 +127,8 @@ def _domain_layers(session: Session, slide_id: str, recipe: Recipe, tiles: pl.Da
         return []
     layers = []
     for (variant,), frame in domains.group_by("variant", maintain_order=True):
-        joined = tiles.select("tile_id").join(frame, on="tile_id", how="left", maintain_order="left")
         names = dict(frame.select("domain", "label").unique().iter_rows())
-        values = joined["domain"].fill_null(-1).to_numpy()
+        values = _by_tile(tiles, frame, "domain").fill_null(-1).to_numpy()
         layers.append(interactive.Layer(f"domains ({variant})", values, kind="domain", names=names))
     return layers
 
@@ -141,10 +140,14 @@ def _term_layers(session: Session, slide_id: str, recipe: Recipe, tiles: pl.Data
         return []
     layers = []
     for (term,), frame in scores.group_by("term", maintain_order=True):
-        joined = tiles.select("tile_id").join(frame, on="tile_id", how="left", maintain_order="left")
-        values = joined["probability"].fill_null(float("nan")).to_numpy()
+        values = _by_tile(tiles, frame, "probability").fill_null(float("nan")).to_numpy()
         layers.append(interactive.Layer(str(term), values, limits=(0.0, 1.0)))
     return layers
+
+
+def _by_tile(tiles: pl.DataFrame, frame: pl.DataFrame, column: str) -> pl.Series:
+    """A column of `frame` in the order of `tiles`; null where `frame` has no row for a tile."""
+    return tiles.select("tile_id").join(frame, on="tile_id", how="left", maintain_order="left")[column]
 
 
 def _size(session: Session, slide_id: str) -> tuple[int, int]:

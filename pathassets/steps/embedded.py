@@ -10,6 +10,7 @@ from typing import Any
 from pathassets.recipes import Recipe
 from pathassets.steps.nodes import Node
 from pathassets.steps.session import Session
+from pathassets.store import layout
 from pathassets.store.arrays import Embeddings, read_embeddings
 
 
@@ -21,7 +22,7 @@ def recipe_of(node: Node) -> Recipe:
 
 def recipe_part(recipe: Recipe) -> str:
     """The part of a table that holds a recipe's rows."""
-    return f"{recipe.tiling.name}__{recipe.name}"
+    return layout.recipe_part(recipe.key)
 
 
 def embeddings_row(session: Session, slide_id: str, recipe: Recipe) -> dict[str, Any] | None:

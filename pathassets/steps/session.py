@@ -5,7 +5,6 @@ Belongs here: things that are opened once and used by many slides. Does not belo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathassets.errors import Reason, SlideError
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.nodes import Node
 from pathassets.store import Root, Tables, layout
+from pathassets.store.cache import file_sha256
 
 if TYPE_CHECKING:
     from pathassets.encoders.encoder import Encoder
@@ -103,9 +103,9 @@ class Session:
         return (self.study.home / str(named)).expanduser() if named else None
 
     def file_sha256(self, path: Path) -> str | None:
-        """Digest of a small file; None where it cannot be read."""
+        """Digest of a file; None where it cannot be read."""
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+            return file_sha256(path)
         except OSError:
             return None
 
