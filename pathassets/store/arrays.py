@@ -3,13 +3,15 @@
 Belongs here: the group of embeddings. Does not belong: what groups have in common (`groups`), later steps (`derived`).
 
 Order is what makes a crash harmless: a shard's notes are on the disk before the shard, the shards before `obs`,
-everything before the marker. What a resume goes by are the shard files that are there.
+everything before the marker. What a resume goes by are the shard files that are there and whole: each is read back, with
+checksums over its index and every chunk, because a disk that lied about a flush may leave a file empty or torn.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -37,6 +39,8 @@ from pathassets.store.root import Root
 
 if TYPE_CHECKING:
     import zarr
+
+log = logging.getLogger(__name__)
 
 NAME = "embeddings"
 OK, UNREADABLE = "ok", "unreadable"
@@ -187,7 +191,22 @@ class EmbeddingsWriter:
             delete_group(self.root, self.group)
             self.root.put(plan_key, plan)
         clear_leftovers(self.root.path / layout.array_folder(self.slide_id, self.digest))
+        for key in (f"{self.group}/zarr.json", f"{self.group}/X/zarr.json"):
+            if not _is_json(self.root.read_if_there(key)):
+                self.root.delete(key)
         self._array = self._open_array()
+        for shard in set(range(self.n_shards)) - set(self.missing_shards()):
+            if not self._is_whole(shard):
+                log.warning("%s: shard %d is torn and is computed again", self.group, shard)
+                self.root.delete(self._shard_key(shard))
+
+    def _is_whole(self, shard: int) -> bool:
+        """Whether a shard and its notes can be read, and agree on which rows are good."""
+        try:
+            rows, notes = np.asarray(self._array[self.rows_of(shard)]), self._notes(shard)
+            return notes.height == len(rows) and not _not_finite(rows, notes).any()
+        except Exception:  # noqa: BLE001  a torn file makes libraries say what they like
+            return False
 
     def _open_array(self) -> zarr.Array:
         import zarr
@@ -207,7 +226,7 @@ class EmbeddingsWriter:
             dtype=self.dtype,
             chunks=(_chunk_rows(self.shard_rows), self.dim),
             shards=(self.shard_rows, self.dim),
-            compressors=ZstdCodec(level=1),
+            compressors=ZstdCodec(level=1, checksum=True),
             fill_value=float("nan"),
             attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
             config={"write_empty_chunks": True},
@@ -224,12 +243,15 @@ class EmbeddingsWriter:
         notes.write_parquet(buffer)
         self.root.put(self._notes_key(shard), buffer.getvalue())
 
+    def _notes(self, shard: int) -> pl.DataFrame:
+        return pl.read_parquet(io.BytesIO(self.root.read(self._notes_key(shard))))
+
     def _all_notes(self) -> pl.DataFrame:
-        parts = [pl.read_parquet(io.BytesIO(self.root.read(self._notes_key(i)))) for i in range(self.n_shards)]
+        parts = [self._notes(i) for i in range(self.n_shards)]
         return pl.concat(parts, how="diagonal_relaxed") if parts else _default_notes(np.zeros((0, self.dim)))
 
     def _check_finite(self, shard: int, values: np.ndarray, notes: pl.DataFrame) -> None:
-        wrong = ~np.isfinite(values).all(axis=1) & (notes["status"] == OK).to_numpy()
+        wrong = _not_finite(values, notes)
         if wrong.any():
             raise StoreError(
                 f"{int(wrong.sum())} tiles of {self.slide_id} have values that are not numbers in {self.dtype}",
@@ -268,7 +290,8 @@ class Embeddings:
         uri: The group's key or absolute path, as in the column `uri`.
 
     Raises:
-        StoreError: `store_corrupt` when the group is unfinished, gone, or lacks a shard.
+        StoreError: `store_corrupt` when the group is unfinished, gone, lacks a file or has an empty one; when it is read,
+            also for bytes that are not those that were written.
     """
 
     def __init__(self, root: Root, uri: str | Path) -> None:
@@ -276,14 +299,11 @@ class Embeddings:
         self.marker = read_marker(root, self.group)
         self.n_tiles, self.dim = int(self.marker["rows"]), int(self.marker["dim"])
         self.dtype, self.digest = str(self.marker["dtype"]), str(self.marker["digest"])
-        # Zarr would silently fill a lost shard with NaN
-        lost = [name for name in self.marker["files"] if not root.exists(f"{self.group}/{name}")]
+        # Zarr would silently fill a lost or empty shard with NaN
+        there = {entry.key.removeprefix(f"{self.group}/") for entry in root.entries(self.group) if entry.size}
+        lost = [name for name in self.marker["files"] if name not in there]
         if lost:
-            raise StoreError(
-                f"{root.local(self.group)} has lost {lost[0]}" + (f" and {len(lost) - 1} more" if lost[1:] else ""),
-                reason=Reason.STORE_CORRUPT,
-                remedy="Run again with --force: the slide is embedded anew.",
-            )
+            raise self._corrupt("has lost " + lost[0] + (f" and {len(lost) - 1} more" if lost[1:] else ""))
 
     def iter_rows(self, batch: int = 4096) -> Iterator[np.ndarray]:
         """The embeddings in order, `batch` rows at a time, float32 (k, dim); bad tiles are NaN."""
@@ -291,8 +311,15 @@ class Embeddings:
             yield self.rows(start, min(self.n_tiles, start + batch))
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to before `stop` as float32."""
-        return np.asarray(self._array[start:stop], dtype=np.float32)
+        """Rows `start` to before `stop` as float32.
+
+        Raises:
+            StoreError: `store_corrupt` when their bytes are not those that were written.
+        """
+        try:
+            return np.asarray(self._array[start:stop], dtype=np.float32)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise self._corrupt(f"cannot be read between rows {start} and {stop} ({error})") from error
 
     def read(self) -> np.ndarray:
         """All embeddings at once, float32 (n_tiles, dim)."""
@@ -320,6 +347,10 @@ class Embeddings:
 
         return zarr.open_array(self.root.local(self.group), path="X", mode="r")
 
+    def _corrupt(self, what: str) -> StoreError:
+        remedy = "Run again with --force: the slide is embedded anew."
+        return StoreError(f"{self.root.local(self.group)} {what}", reason=Reason.STORE_CORRUPT, remedy=remedy)
+
 
 def read_embeddings(root: Root, uri: str | Path) -> Embeddings:
     """Opens a finished group; see `Embeddings`."""
@@ -337,6 +368,19 @@ def _default_notes(rows: np.ndarray) -> pl.DataFrame:
     good = np.isfinite(rows).all(axis=1)
     status = pl.Series("status", np.where(good, OK, UNREADABLE).tolist(), dtype=pl.String)
     return pl.DataFrame([status, pl.Series("reason", [None] * len(rows), dtype=pl.String)])
+
+
+def _not_finite(rows: np.ndarray, notes: pl.DataFrame) -> np.ndarray:
+    """Which rows (k, dim) hold what is no number although their tile could be read: bool (k,)."""
+    wrong: np.ndarray = ~np.isfinite(rows).all(axis=1) & (notes["status"] == OK).to_numpy()
+    return wrong
+
+
+def _is_json(data: bytes | None) -> bool:
+    try:
+        return bool(json.loads(data or b""))
+    except ValueError:
+        return False
 
 
 def _chunk_rows(shard_rows: int) -> int:
