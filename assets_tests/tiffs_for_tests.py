@@ -30,12 +30,14 @@ def halved(picture: np.ndarray, factor: int = 2) -> np.ndarray:
     return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
 
 
-def write_pyramid(path: Path, picture: np.ndarray, factors=(2, 4), mpp: float | None = 0.5, **options) -> Path:
+def write_pyramid(
+    path: Path, picture: np.ndarray, factors=(2, 4), mpp: float | None = 0.5, bigtiff=False, **options
+) -> Path:
     """A pyramid that OpenSlide reads: each level a page of its own."""
     options = {"photometric": "rgb", "compression": "zlib", "tile": (128, 128), **options}
     if mpp:
         options |= {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
-    with tifffile.TiffWriter(path) as tiff:
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as tiff:
         tiff.write(picture, **options)
         for factor in factors:
             tiff.write(halved(picture, factor), subfiletype=1, **options)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tifffile
-from tiffs_for_tests import smooth_picture, write_ome
+from tiffs_for_tests import smooth_picture, write_ome, write_pyramid
 
 from pathassets.errors import Reason, SlideError
 from pathassets.slides import open_slide
@@ -25,6 +27,63 @@ def damaged_copy(source, target, level: int, indices) -> tuple[int, int]:
         data[offset : offset + count] = b"\x37" * count
     target.write_bytes(data)
     return shape
+
+
+def with_index(source, target, **entries) -> tuple[int, int, int, int]:
+    """`source` with another entry for one tile of level 0; the tile's rectangle."""
+    target.write_bytes(source.read_bytes())
+    with tifffile.TiffFile(target, mode="r+") as tiff:
+        page = tiff.pages.first
+        across, tile_h, tile_w = -(-page.imagewidth // page.tilewidth), page.tilelength, page.tilewidth
+        index = 5 * across + 6
+        for name, value in entries.items():
+            values = list(page.tags[name].value)
+            values[index] = value
+            page.tags[name].overwrite(values, dtype=tifffile.DATATYPE.LONG8 if tiff.is_bigtiff else None)
+    return 6 * tile_w, 5 * tile_h, tile_w, tile_h
+
+
+BEYOND = {
+    "as long as the file": {"TileByteCounts": 22_442_916},
+    "two gigabytes": {"TileByteCounts": 2**31},
+    "all ones": {"TileByteCounts": 2**32 - 1},
+    "far behind the end": {"TileOffsets": 2**31},
+}
+
+
+@pytest.mark.parametrize("entries", BEYOND.values(), ids=BEYOND)
+def test_a_damaged_entry_of_the_index_costs_its_tile(real_slide, tmp_path, entries):
+    path = tmp_path / real_slide.name
+    x, y, width, height = with_index(real_slide, path, **entries)
+    with open_slide(path) as slide, open_slide(real_slide) as whole:
+        for rectangle in ((x, y, width, height), (x + width - 1, y + height - 1, 9, 9), (x - 9, y - 9, 10, 10)):
+            with pytest.raises(SlideError) as caught:
+                slide.read(*rectangle, (rectangle[3], rectangle[2]))
+            assert caught.value.reason is Reason.PIXELS_UNREADABLE
+            assert "past" in caught.value.message
+        for rectangle in (
+            (x + width, y - 50, width, 300), (x - width, y, width, height), (x, y + height, 50, 50), (x, y - 50, 300, 50)
+        ):  # fmt: skip
+            size = rectangle[3], rectangle[2]
+            assert np.array_equal(slide.read(*rectangle, size), whole.read(*rectangle, size))
+        assert slide.thumbnail(300).shape == whole.thumbnail(300).shape
+
+
+def test_openslide_is_never_asked_for_what_a_damaged_index_claims(tmp_path):
+    """It allocates so many bytes, and where it cannot it ends the process: a slide must not cost the others their run."""
+    source = write_pyramid(
+        tmp_path / "good.tif", smooth_picture(1100, 1300), factors=(2,), compression="jpeg", bigtiff=True
+    )
+    for name, value in (("TileByteCounts", 2**60), ("TileByteCounts", 2**62 + 2**61), ("TileOffsets", 2**62)):
+        path = tmp_path / "bad.tif"
+        x, y, width, height = with_index(source, path, **{name: value})
+        code = (
+            "from pathassets.errors import SlideError\nfrom pathassets.slides import open_slide\n"
+            f"slide = open_slide({str(path)!r})\n"
+            f"try:\n    slide.read({x}, {y}, {width}, {height}, ({height}, {width}))\nexcept SlideError as error: print(error.reason)"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stdout.strip()) == (0, "pixels_unreadable"), run.stderr
 
 
 def test_one_bad_tile_costs_only_itself(data_dir, tmp_path):

@@ -21,6 +21,7 @@ class ByteRanges:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._size = os.fstat(self._descriptor).st_size
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -32,7 +33,8 @@ class ByteRanges:
         Raises:
             EOFError: The file ends before.
         """
-        data = os.pread(self._descriptor, count, offset)
+        # asked first: memory for what a damaged index claims could be more than there is
+        data = os.pread(self._descriptor, count, offset) if offset + count <= self._size else b""
         if len(data) < count:
-            raise EOFError(f"the file ends {count - len(data)} bytes before the end of a tile")
+            raise EOFError(f"{count:,} bytes from {offset:,} on reach past the file's end")
         return data

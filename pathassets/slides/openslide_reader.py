@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from openslide import OpenSlide, OpenSlideCache
     from PIL.Image import Image
 
+    from pathassets.slides.tiff_index import Beyond
+
 # One cache of decoded tiles for all slides of a process: with a cache per handle, memory grows with the open slides.
 CACHE_BYTES = 128 * 2**20
 # Between two tiles OpenSlide leaves seams that are a 255th transparent when it shifts a level by part of a pixel.
@@ -38,6 +40,10 @@ class OpenSlideReader:
     Args:
         path: The file.
 
+    Attributes:
+        beyond: By (width, height) of a level, tiles for which OpenSlide must not be asked: it would allocate as many bytes as a
+            damaged index says that they have, and end the process where it cannot.
+
     Raises:
         openslide.OpenSlideError: OpenSlide does not know the format or cannot open the file.
         SlideError: `unsupported_pixels`: its tiles are too large to decode.
@@ -47,6 +53,7 @@ class OpenSlideReader:
     decoder: Literal["openslide"] = "openslide"
 
     def __init__(self, path: Path) -> None:
+        self.beyond: Mapping[tuple[int, int], Beyond] = {}
         self._path = path
         self._lock = threading.Lock()
         self._handle: OpenSlide | None = _open(path)
@@ -60,6 +67,9 @@ class OpenSlideReader:
 
     def read_level(self, level: int, left: float, top: float, width: int, height: int, reduction: int = 1) -> Pixels:
         """See `Reader`. OpenSlide itself shifts by parts of a pixel; starts are exact to half a level-0 pixel."""
+        beyond = self.beyond.get(self.facts.level_dimensions[level])
+        if beyond is not None and beyond.touches(left, top, width, height):
+            raise EOFError("by the file's index a tile there reaches past the end of the file")
         downsample = self.facts.downsamples[level]
         corner = (round(left * downsample), round(top * downsample))
         return _over_white(self._read(corner, self._levels[level], (width, height)))

@@ -95,7 +95,7 @@ def _checked(path: Path, reader: OpenSlideReader, exact: bool) -> Reader:
     with open_tiff(path) as tiff:
         page = tiff.pages.first
         check_pixels(path, page)
-        check_whole(path, tiff)
+        reader.beyond = check_whole(path, tiff)
         scrambled = is_scrambled_by_openslide(page)
         hides_levels = len(reader.facts.level_dimensions) == 1 and bool(page.subifds)
         if tiff.is_ome:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _RGB, _YCBCR, _GREY, _CMYK = 2, 6, 1, 5
 _JPEGS = (7, 34892)
+# Between two tiles of a file there are at most a few pages of other things.
+_GAP_BYTES = 2**20
 
 # tifffile logs what it finds odd in a file; that reaches the user's terminal unless somebody listens.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -57,6 +60,28 @@ class TiffLevel:
     def per_plane(self) -> int:
         """Tiles of one plane."""
         return len(self.offsets) // self.planes
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Tiles of one level whose entries in the index point past the end of a file that is whole.
+
+    Attributes:
+        tile_hw: Height and width of a tile in px.
+        across: Tiles side by side.
+        tiles: Their numbers.
+    """
+
+    tile_hw: tuple[int, int]
+    across: int
+    tiles: frozenset[int]
+
+    def touches(self, left: float, top: float, width: int, height: int) -> bool:
+        """Whether one of them lies in a rectangle of the level, px."""
+        tile_h, tile_w = self.tile_hw
+        rows = range(max(0, floor(top / tile_h)), ceil((top + height) / tile_h))
+        columns = range(max(0, floor(left / tile_w)), min(self.across, ceil((left + width) / tile_w)))
+        return any(row * self.across + column in self.tiles for row in rows for column in columns)
 
 
 @contextmanager
@@ -141,8 +166,9 @@ def read_levels(path: Path, series: TiffPageSeries) -> tuple[TiffLevel, ...]:
         size = (int(page.imagewidth), int(page.imagelength))
         if min(size) > 0 and same_picture(levels[0].size, size) and size[0] < levels[-1].size[0]:
             levels.append(_level(path, coarser))
+    starts = np.concatenate([level.offsets for level in levels])
     for level in levels:
-        _check_end(path, level.offsets, level.counts)
+        _beyond_end(path, level.offsets, level.counts, starts)
     return tuple(levels)
 
 
@@ -233,21 +259,40 @@ def check_decodable(path: Path, page: TiffPage) -> None:
         )
 
 
-def check_whole(path: Path, tiff: TiffFile) -> None:
+def check_whole(path: Path, tiff: TiffFile) -> dict[tuple[int, int], Beyond]:
     """Refuses a file that is shorter than its pages say: a copy that did not finish, or a page that lies about its size.
 
     A page of four billion pixels a side whose index has ten tiles would keep an overview busy for ever.
 
+    Returns:
+        Damaged entries of an index, by (width, height) of the level: they cost their tiles, not the slide.
+
     Raises:
         SlideError: `file_unreadable`.
     """
-    for frame in tiff.pages:
-        page = frame.aspage()
-        _check_end(path, np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64))
-        if page.is_tiled and len(page.dataoffsets) < tiles_needed(page):
-            raise unreadable(
-                path, f"its index lists {len(page.dataoffsets)} tiles where {tiles_needed(page)} are needed"
-            )
+    pages = [frame.aspage() for frame in tiff.pages]
+    indices = [_index_of(path, page) for page in pages]
+    starts = np.concatenate([offsets for offsets, _ in indices])
+    found = {}
+    for page, (offsets, counts) in zip(pages, indices, strict=True):
+        beyond = _beyond_end(path, offsets, counts, starts)
+        if not page.is_tiled:
+            continue
+        if len(offsets) < tiles_needed(page):
+            raise unreadable(path, f"its index lists {len(offsets)} tiles where {tiles_needed(page)} are needed")
+        if beyond:
+            across = -(-page.imagewidth // page.tilewidth)
+            numbers = frozenset(tile % (across * -(-page.imagelength // page.tilelength)) for tile in beyond)
+            size = (int(page.imagewidth), int(page.imagelength))
+            found[size] = Beyond((page.tilelength, page.tilewidth), across, numbers)
+    return found
+
+
+def _index_of(path: Path, page: TiffPage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    if len(offsets) != len(counts):
+        raise unreadable(path, f"it lists where {len(offsets)} tiles begin and how long {len(counts)} are")
+    return offsets, counts
 
 
 def tiles_needed(page: TiffPage) -> int:
@@ -258,14 +303,30 @@ def tiles_needed(page: TiffPage) -> int:
     return int(-(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength) * planes)
 
 
-def _check_end(path: Path, offsets: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-    if len(offsets) != len(counts):
-        raise unreadable(path, f"it lists where {len(offsets)} tiles begin and how long {len(counts)} are")
+def _beyond_end(
+    path: Path, offsets: NDArray[np.int64], counts: NDArray[np.int64], starts: NDArray[np.int64]
+) -> list[int]:
+    """Tiles whose entries point past the end of a file that does not end within a tile.
+
+    An entry that is damaged runs over tiles that begin before the end, or begins far behind it. Where a tile runs over nothing
+    but the end, or should begin there, the rest of the file is missing.
+
+    Args:
+        path: The file.
+        offsets: Where tiles begin.
+        counts: How many bytes they have.
+        starts: Where anything begins.
+
+    Raises:
+        SlideError: `file_unreadable`: the file is cut off.
+    """
     size = path.stat().st_size
-    ends = np.where(counts > 0, offsets + counts, 0)
-    missing = int((ends > size).sum())
-    if missing:
-        cause = (
-            f"it ends after {size:,} bytes and its index points to {int(ends.max()):,} ({missing} tiles are cut off)"
-        )
+    past = (counts > 0) & (counts > size - offsets)
+    begins = np.sort(starts)
+    following = np.append(begins, np.iinfo(np.int64).max)[np.searchsorted(begins, offsets, "right")]
+    damaged = np.where(offsets < size, following < size, offsets > size + _GAP_BYTES)
+    if (past & ~damaged).any():
+        end, missing = int(offsets[past].max()) + int(counts[past].max()), int(past.sum())
+        cause = f"it ends after {size:,} bytes and its index points to {end:,} ({missing} tiles are cut off)"
         raise unreadable(path, cause)
+    return [int(tile) for tile in np.flatnonzero(past)]
