@@ -38,5 +38,14 @@ gate: $(READY)   ## accuracy of the shipped weights and of the tissue mask again
 	$(BIN)/python -m benchmarks.gate_demo_vlm
 	$(BIN)/python -m benchmarks.tissue_iou
 
+bench: $(READY) .bench/peers/.ready   ## the README's table of performance, peers beside us; about 20 minutes
+	$(BIN)/python -m benchmarks.speed .bench .bench/peers/bin/python
+
+.bench/peers/.ready: benchmarks/speed/peers.txt
+	$(PYTHON) -m venv .bench/peers
+	.bench/peers/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/speed/peers.txt
+	.bench/peers/bin/pip install --quiet --disable-pip-version-check --no-deps tiatoolbox==2.1.3
+	touch $@
+
 clean:           ## everything that make has made
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) .bench demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -15,11 +15,12 @@ from pathlib import Path
 MARK = "measured "
 
 
-def measure(work: Callable[[], int]) -> None:
-    """Runs `work`, which returns how many tiles it dealt with, and prints what that took.
+def measure(work: Callable[[], int], warm_up: Callable[[], object]) -> None:
+    """Runs `work`, which returns how many tiles it dealt with, and prints what that took; `warm_up` comes first.
 
     CPU seconds are those of the process, its threads and its children; memory is what came on top of what was there before.
     """
+    warm_up()
     before_mb, cpu, wall = _resident_mb(), _cpu_seconds(), time.perf_counter()
     tiles = work()
     seen = {

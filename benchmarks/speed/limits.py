@@ -1,4 +1,4 @@
-"""How near the whole chain comes to the machine's own limit: `python -m benchmarks.speed.limits SLIDE ENCODER ROUNDS`.
+"""How near the whole chain comes to the machine's own limit: `python -m benchmarks.speed.limits SLIDE WARM_UP NETWORK ROUNDS`.
 
 Belongs here: the limit (nothing but forward passes, bf16 weights, channels last), and the chain in turns with it in one process.
 Does not belong: the peers.
@@ -78,14 +78,14 @@ def chain(slide: Path, encoder: str) -> float:
         return len(session.tables.read("tiles", slide_id, "px224")) / seconds
 
 
-def main(slide: Path, name: str, rounds: int) -> None:
+def main(slide: Path, warm_up: Path, name: str, rounds: int) -> None:
     """Prints the median share of the limit, with what it is made of."""
     cores, network = usable_cores(), bare_network(name)
 
     def limits() -> tuple[float, float]:
         return intra_op(network, cores), streams(network, cores)
 
-    chain(slide.with_name("piece.tif"), f"timm/{name}")  # imports and first calls are not the subject
+    chain(warm_up, f"timm/{name}")  # imports and first calls are not the subject
     seen, before = [], limits()
     for _ in range(rounds):
         rate, after = chain(slide, f"timm/{name}"), limits()
@@ -97,4 +97,4 @@ def main(slide: Path, name: str, rounds: int) -> None:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -1,4 +1,4 @@
-"""The peers as they are measured: `python -m benchmarks.speed.peers lazyslide_feed|... SLIDE [WORKERS]`.
+"""The peers as they are measured: `python -m benchmarks.speed.peers lazyslide_feed|... SLIDE WARM_UP [WORKERS]`.
 
 Belongs here: each peer called as its documentation says, with its defaults. Does not belong: pathassets; this runs in an
 environment of its own (`peers.txt`).
@@ -35,24 +35,24 @@ def vit_small() -> torch.nn.Module:
     return timm.create_model("vit_small_patch16_224", pretrained=False, num_classes=0).eval()
 
 
-def lazyslide_feed(slide: Path, workers: str = "0") -> None:
+def lazyslide_feed(slide: Path, warm_up: Path, workers: str = "0") -> None:
     """Feature extraction with the null encoder; tissue and tiles beforehand."""
-    wsi = _tiled(slide)
-    measure(lambda: _features(wsi, Mean(), int(workers)))
+    wsi, small = _tiled(slide), _tiled(warm_up)
+    measure(lambda: _features(wsi, Mean(), int(workers)), lambda: _features(small, Mean(), int(workers)))
 
 
-def lazyslide_whole(slide: Path, workers: str = "0") -> None:
+def lazyslide_whole(slide: Path, warm_up: Path, workers: str = "0") -> None:
     """Tissue, tiles, features and writing, with ViT-S/16."""
     network = vit_small()
 
-    def work() -> int:
-        wsi = _tiled(slide)
+    def work(path: Path) -> int:
+        wsi = _tiled(path)
         tiles = _features(wsi, network, int(workers))
         with tempfile.TemporaryDirectory() as folder:
             wsi.write(Path(folder) / "slide.zarr")
         return tiles
 
-    measure(work)
+    measure(lambda: work(slide), lambda: work(warm_up))
 
 
 def _tiled(slide: Path) -> Any:
@@ -75,33 +75,34 @@ def _features(wsi: Any, network: torch.nn.Module, workers: int) -> int:
     return len(wsi.shapes["tiles"])
 
 
-def tiatoolbox_feed(slide: Path, workers: str = "0") -> None:
+def tiatoolbox_feed(slide: Path, warm_up: Path, workers: str = "0") -> None:
     """Tissue mask, tiles, features and Zarr with the null encoder: its engine does all in one."""
-    _deep_features(slide, Mean(), int(workers))
+    _measure_tiatoolbox(slide, warm_up, Mean(), int(workers))
 
 
-def tiatoolbox_whole(slide: Path, workers: str = "0") -> None:
+def tiatoolbox_whole(slide: Path, warm_up: Path, workers: str = "0") -> None:
     """The same with ViT-S/16."""
-    _deep_features(slide, vit_small(), int(workers))
+    _measure_tiatoolbox(slide, warm_up, vit_small(), int(workers))
 
 
-def _deep_features(slide: Path, network: torch.nn.Module, workers: int) -> None:
-    import zarr
+def _measure_tiatoolbox(slide: Path, warm_up: Path, network: torch.nn.Module, workers: int) -> None:
     from tiatoolbox.models.engine.deep_feature_extractor import DeepFeatureExtractor
-    from tiatoolbox.models.engine.io_config import IOPatchPredictorConfig
 
     engine = DeepFeatureExtractor(_tiatoolbox_model(network), batch_size=32, num_workers=workers, verbose=False)
+    measure(lambda: _deep_features(engine, slide), lambda: _deep_features(engine, warm_up))
+
+
+def _deep_features(engine: Any, slide: Path) -> int:
+    import zarr
+    from tiatoolbox.models.engine.io_config import IOPatchPredictorConfig
+
     how = IOPatchPredictorConfig(
         input_resolutions=[{"units": "mpp", "resolution": MPP}], patch_input_shape=[PX, PX], stride_shape=[PX, PX]
     )
-
-    def work() -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "out"
-            engine.run([slide], patch_mode=False, ioconfig=how, output_type="zarr", save_dir=target, device="cpu")
-            return int(zarr.open(next(target.glob("*.zarr")), mode="r")["coordinates"].shape[0])
-
-    measure(work)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "out"
+        engine.run([slide], patch_mode=False, ioconfig=how, output_type="zarr", save_dir=target, device="cpu")
+        return int(zarr.open(next(target.glob("*.zarr")), mode="r")["coordinates"].shape[0])
 
 
 def _tiatoolbox_model(network: torch.nn.Module) -> Any:
@@ -130,4 +131,4 @@ if __name__ == "__main__":
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     contender: Callable[..., None] = globals()[sys.argv[1]]
-    contender(Path(sys.argv[2]), *sys.argv[3:])
+    contender(Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

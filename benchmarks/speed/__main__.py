@@ -1,0 +1,145 @@
+"""The README's table of performance, from one run: `make bench`, or `python -m benchmarks.speed WORK_FOLDER [PEERS_PYTHON]`.
+
+Belongs here: which contenders meet on which slide, and the table. Does not belong: what a contender does (`ours`, `peers`).
+
+Every figure is a ratio of neighbours: contenders take turns in processes of their own, each round gives one ratio, and the
+median over rounds is printed, so that a machine whose speed changes does not decide.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from benchmarks.speed.contest import Contender, Sample, contest, median_ratio, run_module
+from benchmarks.speed.slides import BenchSlide, make
+
+ROUNDS = 3
+MIDDLE = BenchSlide("20x", 3, 3, 0.5)
+DOUBLE = BenchSlide("40x", 7, 7, 0.25)
+SHORT = BenchSlide("short", 2, 1, 0.5)
+HUGE = BenchSlide("100k", 21, 21, 0.5)
+NETWORKS = {"ViT-S/16": "vit_small_patch16_224", "ResNet-18": "resnet18", "ResNet-50": "resnet50"}
+# what a first call costs (imports, compilation) is not the subject: every contender does a small slide first
+WARM_UP = BenchSlide("warm-up", 1, 1, 0.5)
+
+
+class Bench:
+    """The contests, with the interpreters and slides that they share."""
+
+    def __init__(self, folder: Path, peers: Path | None) -> None:
+        self._slides, self._peers = folder / "slides", peers
+        self._slides.mkdir(parents=True, exist_ok=True)
+        self._lines: list[tuple[str, str]] = []
+
+    def run(self) -> None:
+        """All contests, then the table."""
+        print(f"{_machine()}; load {os.getloadavg()[0]:.1f}\n", flush=True)
+        self._feeding(MIDDLE, "20x slide")
+        self._feeding(DOUBLE, "40x slide")
+        for label, name in NETWORKS.items():
+            self._limit(label, name)
+        self._whole()
+        self._huge()
+        print(f"\nload at the end {os.getloadavg()[0]:.1f}\n\n| what | measured |\n| --- | --- |")
+        for what, result in self._lines:
+            print(f"| {what} | {result} |")
+
+    def _slide(self, slide: BenchSlide) -> str:
+        return str(make(self._slides, slide))
+
+    def _ours(self, command: str, slide: BenchSlide, *more: str, cores: int = 0) -> Contender:
+        args = (command, self._slide(slide), self._slide(WARM_UP), *more)
+        return Contender(sys.executable, "benchmarks.speed.ours", args, cores)
+
+    def _peer(self, command: str, slide: BenchSlide, *more: str, cores: int = 0) -> Contender:
+        args = (command, self._slide(slide), self._slide(WARM_UP), *more)
+        return Contender(str(self._peers), "benchmarks.speed.peers", args, cores)
+
+    def _with_peers(self, ours: dict[str, Contender], peers: dict[str, Contender]) -> dict[str, Contender]:
+        return ours | (peers if self._peers is not None else {})
+
+    def _feeding(self, slide: BenchSlide, label: str) -> None:
+        one = contest(
+            self._with_peers(
+                {"pathassets": self._ours("feed", slide, cores=1), "OpenSlide": self._ours("loop", slide, cores=1)},
+                {
+                    "LazySlide": self._peer("lazyslide_feed", slide, cores=1),
+                    "TIAToolbox": self._peer("tiatoolbox_feed", slide, cores=1),
+                },
+            ),
+            ROUNDS,
+        )
+        all_cores = contest(
+            self._with_peers(
+                {"pathassets": self._ours("feed", slide)}, {"LazySlide": self._peer("lazyslide_feed", slide, "2")}
+            ),
+            ROUNDS,
+        )
+        for name in [name for name in one if name != "pathassets"]:
+            ratio, cost = median_ratio(one, "pathassets", name, "cpu_ms"), _medians(one, "cpu_ms", name)
+            self._say(f"feeding, {label}, one core: CPU per tile against {name}", f"{ratio:.2f} ({cost} ms)")
+        for name in [name for name in all_cores if name != "pathassets"]:
+            ratio, cost = median_ratio(all_cores, "pathassets", name, "wall_ms"), _medians(all_cores, "wall_ms", name)
+            self._say(
+                f"feeding, {label}, all cores: time per tile against {name}, 2 workers", f"{ratio:.2f} ({cost} ms)"
+            )
+
+    def _limit(self, label: str, name: str) -> None:
+        seen = run_module(
+            sys.executable,
+            "benchmarks.speed.limits",
+            (self._slide(MIDDLE), self._slide(WARM_UP), name, str(ROUNDS)),
+            cores=0,
+        )
+        rates = f"{seen['chain']:.0f} of {max(seen['intra_op'], seen['streams']):.0f} tiles/s"
+        self._say(f"{label}, file to Zarr: share of the bf16 forward limit", f"{seen['share']:.0%} ({rates})")
+
+    def _whole(self) -> None:
+        found = contest(
+            self._with_peers(
+                {"pathassets": self._ours("whole", SHORT, f"timm/{NETWORKS['ViT-S/16']}")},
+                {
+                    "LazySlide": self._peer("lazyslide_whole", SHORT),
+                    "TIAToolbox": self._peer("tiatoolbox_whole", SHORT),
+                },
+            ),
+            2,
+        )
+        for name in [name for name in found if name != "pathassets"]:
+            ratio, cost = 1 / median_ratio(found, "pathassets", name, "wall_ms"), _medians(found, "wall_ms", name)
+            self._say(
+                f"ViT-S/16, file to Zarr, times faster than {name}'s default", f"{ratio:.1f} ({cost} ms per tile)"
+            )
+
+    def _huge(self) -> None:
+        found = contest({"huge": self._ours("feed", HUGE, cores=1), "middle": self._ours("feed", MIDDLE, cores=1)}, 1)
+        huge = found["huge"][0]
+        ratio = median_ratio(found, "huge", "middle", "cpu_ms")
+        self._say(f"{huge.tiles:,} tiles: peak memory above the model's", f"{huge.peak_mb / 1000:.2f} GB")
+        self._say(f"{huge.tiles:,} tiles: CPU per tile against {found['middle'][0].tiles:,}", f"{ratio:.2f}")
+
+    def _say(self, what: str, result: str) -> None:
+        print(f"{what}: {result}", flush=True)
+        self._lines.append((what, result))
+
+
+def _medians(found: dict[str, list[Sample]], what: str, other: str) -> str:
+    own, theirs = (sorted(getattr(s, what) for s in found[name]) for name in ("pathassets", other))
+    return f"{own[len(own) // 2]:.2f} against {theirs[len(theirs) // 2]:.2f}"
+
+
+def _machine() -> str:
+    names = [line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _cpu_info() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    Bench(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).absolute() if len(sys.argv) > 2 else None).run()
