@@ -16,7 +16,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -227,12 +227,13 @@ class Root:
         return len(old)
 
     @contextmanager
-    def lock(self, name: str, timeout: float = 0.0) -> Iterator[None]:
+    def lock(self, name: str, timeout: float = 0.0, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
         """Holds the lock `name`; the operating system gives it back when this process dies, however it dies.
 
         Args:
             name: Letters, digits, `.`, `_`, `-`.
             timeout: Seconds to wait for its holder.
+            waiting: Told who the holder is, each time that the lock could not be had; what it raises ends the waiting.
 
         Raises:
             StoreError: `locked` after `timeout`, naming the holder; `disk_full`, `store_read_only`.
@@ -240,7 +241,7 @@ class Root:
         path = self.local(f"locks/{name}.lock")
         with translated(f"lock {path}"):
             _make_folder(path.parent)
-            handle = _acquire(path, timeout)
+            handle = _acquire(path, timeout, waiting)
         try:
             with translated(f"lock {path}"):
                 os.ftruncate(handle, 0)
@@ -321,7 +322,7 @@ def _entry(root: Path, item: os.DirEntry[str]) -> Entry | None:
     return Entry(key, f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}", stat.st_size, stat.st_mtime)
 
 
-def _acquire(path: Path, timeout: float) -> int:
+def _acquire(path: Path, timeout: float, waiting: Callable[[str], None] | None) -> int:
     """Waits for the lock on `path`; the open descriptor holds it.
 
     Whoever gives a lock back removes its file, so that a store does not fill with them. What a waiter then gets is the
@@ -334,13 +335,15 @@ def _acquire(path: Path, timeout: float) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file(handle, path):
                 return handle
+            os.close(handle)
         except BlockingIOError:
+            os.close(handle)
             if time.monotonic() >= deadline:
-                os.close(handle)
                 raise _locked(path) from None
+            if waiting is not None:
+                waiting(_holder(path))
             time.sleep(pause)
             pause = min(longest, pause * 2)
-        os.close(handle)
 
 
 def _is_file(handle: int, path: Path) -> bool:
@@ -351,12 +354,16 @@ def _is_file(handle: int, path: Path) -> bool:
 
 
 def _locked(path: Path) -> StoreError:
-    try:
-        holder = path.read_text(errors="replace").strip()
-    except FileNotFoundError:
-        holder = ""
     return StoreError(
-        f"{path.stem} is being worked on by {holder or 'another process'}",
+        f"{path.stem} is being worked on by {_holder(path)}",
         reason=Reason.LOCKED,
         remedy="Wait until it has finished, or end it; nothing has to be deleted.",
     )
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, in words."""
+    try:
+        return path.read_text(errors="replace").strip() or "another process"
+    except FileNotFoundError:
+        return "another process"
