@@ -13,6 +13,8 @@ import platform
 import sys
 from pathlib import Path
 
+import torch
+
 from benchmarks.speed.contest import Contender, Sample, contest, median_ratio, run_module
 from benchmarks.speed.slides import BenchSlide, make
 
@@ -20,8 +22,10 @@ ROUNDS = 3
 MIDDLE = BenchSlide("20x", 3, 3, 0.5)
 DOUBLE = BenchSlide("40x", 7, 7, 0.25)
 SHORT = BenchSlide("short", 2, 1, 0.5)
+LARGE = BenchSlide("20x-large", 10, 10, 0.5)
 HUGE = BenchSlide("100k", 21, 21, 0.5)
 NETWORKS = {"ViT-S/16": "vit_small_patch16_224", "ResNet-18": "resnet18", "ResNet-50": "resnet50"}
+GPU_NETWORKS = {"ViT-L/16": "vit_large_patch16_224", "ViT-S/16": "vit_small_patch16_224", "ResNet-50": "resnet50"}
 # what a first call costs (imports, compilation) is not the subject: every contender does a small slide first
 WARM_UP = BenchSlide("warm-up", 1, 1, 0.5)
 
@@ -37,10 +41,13 @@ class Bench:
     def run(self) -> None:
         """All contests, then the table."""
         print(f"{_machine()}; load {os.getloadavg()[0]:.1f}\n", flush=True)
-        self._feeding(MIDDLE, "20x slide")
-        self._feeding(DOUBLE, "40x slide")
+        self._feeding(MIDDLE)
+        self._feeding(DOUBLE)
         for label, name in NETWORKS.items():
-            self._limit(label, name)
+            self._limit(label, name, "cpu", MIDDLE)
+        for label, name in GPU_NETWORKS.items() if torch.cuda.is_available() else ():
+            for slide in (LARGE, DOUBLE):
+                self._limit(label, name, "cuda:0", slide)
         self._whole()
         self._huge()
         print(f"\nload at the end {os.getloadavg()[0]:.1f}\n\n| what | measured |\n| --- | --- |")
@@ -61,7 +68,7 @@ class Bench:
     def _with_peers(self, ours: dict[str, Contender], peers: dict[str, Contender]) -> dict[str, Contender]:
         return ours | (peers if self._peers is not None else {})
 
-    def _feeding(self, slide: BenchSlide, label: str) -> None:
+    def _feeding(self, slide: BenchSlide) -> None:
         one = contest(
             self._with_peers(
                 {"pathassets": self._ours("feed", slide, cores=1), "OpenSlide": self._ours("loop", slide, cores=1)},
@@ -80,22 +87,20 @@ class Bench:
         )
         for name in [name for name in one if name != "pathassets"]:
             ratio, cost = median_ratio(one, "pathassets", name, "cpu_ms"), _medians(one, "cpu_ms", name)
-            self._say(f"feeding, {label}, one core: CPU per tile against {name}", f"{ratio:.2f} ({cost} ms)")
+            self._say(f"feeding, {slide.name} slide, one core: CPU per tile against {name}", f"{ratio:.2f} ({cost} ms)")
         for name in [name for name in all_cores if name != "pathassets"]:
             ratio, cost = median_ratio(all_cores, "pathassets", name, "wall_ms"), _medians(all_cores, "wall_ms", name)
             self._say(
-                f"feeding, {label}, all cores: time per tile against {name}, 2 workers", f"{ratio:.2f} ({cost} ms)"
+                f"feeding, {slide.name} slide, all cores: time per tile against {name}, 2 workers",
+                f"{ratio:.2f} ({cost} ms)",
             )
 
-    def _limit(self, label: str, name: str) -> None:
-        seen = run_module(
-            sys.executable,
-            "benchmarks.speed.limits",
-            (self._slide(MIDDLE), self._slide(WARM_UP), name, str(ROUNDS)),
-            cores=0,
-        )
-        rates = f"{seen['chain']:.0f} of {max(seen['intra_op'], seen['streams']):.0f} tiles/s"
-        self._say(f"{label}, file to Zarr: share of the bf16 forward limit", f"{seen['share']:.0%} ({rates})")
+    def _limit(self, label: str, name: str, device: str, slide: BenchSlide) -> None:
+        args = (self._slide(slide), self._slide(WARM_UP), name, str(ROUNDS), device)
+        seen = run_module(sys.executable, "benchmarks.speed.limits", args, cores=0)
+        rates = f"{seen['chain']:.0f} of {seen['limit']:.0f} tiles/s"
+        what = f"{label}, {slide.name} slide, file to Zarr on {device}: share of the bf16 forward limit"
+        self._say(what, f"{seen['share']:.0%} ({rates})")
 
     def _whole(self) -> None:
         found = contest(

@@ -37,7 +37,7 @@ def null_encoder() -> Encoder:
     return Encoder(card, Mean(), device="cpu", precision=resolve_precision("auto", "cpu"), weights_sha256="none")
 
 
-def study_session(home: Path, slide: Path, encoder: str) -> tuple[Session, str]:
+def study_session(home: Path, slide: Path, encoder: str, device: str = "cpu") -> tuple[Session, str]:
     """A study with one slide, registered."""
     from pathassets.config import Study
     from pathassets.steps.register import register
@@ -45,7 +45,7 @@ def study_session(home: Path, slide: Path, encoder: str) -> tuple[Session, str]:
 
     home.mkdir(parents=True, exist_ok=True)
     recipe = {"encoder": encoder, "tiling": "px224", "random_weights": True}
-    session = Session(Study(home, device="cpu", tilings=TILING, recipes=[recipe]))
+    session = Session(Study(home, device=device, tilings=TILING, recipes=[recipe]))
     return session, register(session, [slide])[0].slide_id
 
 
