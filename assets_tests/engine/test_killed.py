@@ -1,64 +1,113 @@
-"""A process that is killed loses at most the shard it was at; the next one ends with the very same numbers."""
+"""A process that is killed, at whatever moment, loses at most the shard it was at; the last one ends with the very same bytes."""
 
 from __future__ import annotations
 
-import os
+import random
 import signal
-import subprocess
-import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.streams import wait_until
+from engine import child
+from support.damage import Level
+from support.embedders import GROUP, Embedder, N
 
+from pathassets.errors import StoreError
+from pathassets.store import Root, layout
 from pathassets.store.arrays import read_embeddings
-from pathassets.store.layout import group_key
-from pathassets.store.root import Root
+from pathassets.store.groups import is_done, tree_hashes
 
-N, SHARD_ROWS, DIGEST = 200, 32, "0123456789abcdef"
-TESTS = Path(__file__).resolve().parents[1]
-CHILD = Path(__file__).with_name("child.py")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+KILLS, FLUSH_SECONDS = 30, 0.03
+NOTES, ARRAY = "embeddings.shards", "embeddings.zarr/X"
 
-
-def command(store: Path, seconds: float) -> list[str]:
-    return [sys.executable, str(CHILD), str(store), DIGEST, str(N), str(seconds)]
+Moment = Callable[[], bool]
 
 
-def finish(store: Path) -> int:
-    """Runs to the end; returns how many tiles were computed."""
-    done = subprocess.run(command(store, 0.0), capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    return int(done.stdout.split()[0])
+def moments(processes: Embedder, seed: int) -> list[tuple[str, Callable[[], Moment]]]:
+    """When processes are killed: at every stage of a slide, in an order that is drawn, its end at the end."""
+    rng = random.Random(seed)
+
+    def after_seconds() -> Moment:
+        end = time.monotonic() + rng.uniform(0, 1.5)
+        return lambda: time.monotonic() > end
+
+    def after_batches() -> Moment:
+        wanted = len(processes.computed()) + rng.randint(1, 40)
+        return lambda: len(processes.computed()) >= wanted
+
+    def after_a_shard() -> Moment:
+        before, later = len(processes.shards()), rng.uniform(0, 0.2)
+        return lambda: len(processes.shards()) > before and not time.sleep(later)
+
+    def while_writing(folder: str) -> Callable[[], Moment]:
+        return lambda: lambda: processes.begun(folder)
+
+    def while_finishing() -> Moment:
+        later = rng.uniform(0, 1)
+        return lambda: processes.is_finishing() and not time.sleep(later)
+
+    early = [("start", after_seconds)] * 4 + [("batch", after_batches)] * 8 + [("between shards", after_a_shard)] * 5
+    early += [("notes", while_writing(NOTES))] * 3 + [("shard", while_writing(ARRAY))] * 5
+    rng.shuffle(early)
+    return early + [("end", while_finishing)] * (KILLS - len(early))
 
 
-def shards(store: Path) -> list[int]:
-    """Numbers of the shards that are on the disk."""
-    folder = Root(store).local(group_key("slide", DIGEST, "embeddings")) / "X" / "c"
-    return [int(path.parent.name) for path in folder.glob("*/0")]
-
-
-def kill_when(store: Path, n_shards: int) -> int:
-    """Kills a run as soon as so many shards are there; returns how many tiles they hold."""
-    child = subprocess.Popen(command(store, 0.02), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: len(shards(store)) >= n_shards, 120)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    return sum(min(SHARD_ROWS, N - SHARD_ROWS * number) for number in shards(store))
+def kill_at(processes: Embedder, moment: Moment) -> int:
+    """Kills a process at its moment, and at the latest when it finishes the slide; how it ended."""
+    process, end = processes.start(flush_seconds=FLUSH_SECONDS), time.monotonic() + 300
+    while not moment() and not processes.is_finishing() and Path(f"/proc/{process}").exists():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+    processes.signal(signal.SIGKILL)
+    return processes.ended()
 
 
 @pytest.mark.e2e
-def test_a_run_that_is_killed_twice_is_finished_by_the_next_to_the_last_bit(tmp_path):
-    assert finish(tmp_path / "whole") == N
-    store = tmp_path / "killed"
-    first = kill_when(store, 1)
-    second = kill_when(store, 4)
-    assert 0 < first < second < N, "killed in the middle, and what was done stayed done"
-    assert finish(store) == N - second
-    group = group_key("slide", DIGEST, "embeddings")
-    whole, resumed = (read_embeddings(Root(folder), group) for folder in (tmp_path / "whole", store))
-    assert np.array_equal(whole.read(), resumed.read(), equal_nan=True)
-    assert whole.obs.equals(resumed.obs)
-    assert int((~resumed.ok).sum()) == 2
+def test_killed_thirty_times_it_ends_with_the_same_bytes_and_computes_a_shard_twice_at_most_each_time(
+    tmp_path, embedder, drawn
+):
+    undisturbed, killed = embedder(tmp_path / "undisturbed"), embedder(tmp_path / "killed")
+    undisturbed.start()
+    assert undisturbed.ended() == 0
+    assert sum(undisturbed.computed()) == N
+
+    hits, torn, kept = Counter(), Counter(), {}
+    for stage, moment in moments(killed, seed=11):
+        hits[stage] += kill_at(killed, moment()) == -signal.SIGKILL
+        torn.update(folder for folder in (NOTES, ARRAY) if killed.begun(folder))
+        there = killed.shards()
+        assert kept.items() <= there.items(), "what was on the disk is there, and was not written again"
+        kept = there
+        if is_done(killed.root, GROUP):  # the machine was too slow to catch it at its end
+            break
+        with pytest.raises(StoreError):
+            read_embeddings(killed.root, GROUP)
+    assert sum(hits.values()) >= 25, hits
+    assert min(hits[stage] for stage in ("start", "batch", "between shards", "notes", "shard", "end")) >= 1, hits
+    assert min(torn[NOTES], torn[ARRAY]) >= 1, "some were killed in the middle of a write"
+
+    killed.start()
+    assert killed.ended() == 0
+    assert kept.items() <= killed.shards().items()
+    assert sum(killed.computed()) - N <= sum(hits.values()) * child.SHARD_ROWS
+    assert tree_hashes(killed.root, GROUP) == tree_hashes(undisturbed.root, GROUP)
+    assert killed.root.read(layout.marker_key(GROUP)) == undisturbed.root.read(layout.marker_key(GROUP))
+    assert killed.root.keys() == undisturbed.root.keys(), "nothing is left over"
+    assert killed.root.temp_files(older_than=-60) == []
+    check_bad_tiles(killed.root, drawn)
+
+
+def check_bad_tiles(root: Root, slide: Path) -> None:
+    """What was noted of tiles that cannot be read came through all the kills."""
+    from engine.conftest import BAD
+
+    embeddings, level = read_embeddings(root, GROUP), Level.of(slide)
+    xy = embeddings.obs.select("x_px", "y_px").to_numpy()
+    bad = level.touched(BAD, xy, child.TILE_PX, child.TILE_PX)
+    assert bad.sum() == 128
+    assert np.array_equal(~embeddings.ok, bad)
+    assert embeddings.obs["reason"].drop_nulls().to_list() == ["pixels_unreadable"] * 128
+    assert np.array_equal(np.isnan(embeddings.read()).all(axis=1), bad)
