@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
+from support.damage import Level, change_index
 from tiffs_for_tests import smooth_picture, write_ome, write_pyramid
 
 from pathassets.errors import Reason, SlideError
@@ -31,16 +34,11 @@ def damaged_copy(source, target, level: int, indices) -> tuple[int, int]:
 
 def with_index(source, target, **entries) -> tuple[int, int, int, int]:
     """`source` with another entry for one tile of level 0; the tile's rectangle."""
-    target.write_bytes(source.read_bytes())
-    with tifffile.TiffFile(target, mode="r+") as tiff:
-        page = tiff.pages.first
-        across, tile_h, tile_w = -(-page.imagewidth // page.tilewidth), page.tilelength, page.tilewidth
-        index = 5 * across + 6
-        for name, value in entries.items():
-            values = list(page.tags[name].value)
-            values[index] = value
-            page.tags[name].overwrite(values, dtype=tifffile.DATATYPE.LONG8 if tiff.is_bigtiff else None)
-    return 6 * tile_w, 5 * tile_h, tile_w, tile_h
+    shutil.copy(source, target)
+    level = Level.of(source)
+    tile = 5 * level.across + 6
+    change_index(target, [tile], **entries)
+    return level.rectangle(tile)
 
 
 BEYOND = {
@@ -84,6 +82,62 @@ def test_openslide_is_never_asked_for_what_a_damaged_index_claims(tmp_path):
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert (run.returncode, run.stdout.strip()) == (0, "pixels_unreadable"), run.stderr
+
+
+def some_bytes(kind, data: bytes, at: int, rng) -> bytes:
+    """Damage within a compressed tile's data, of which decoders take some for pixels."""
+    length = {"bit": 1, "bytes": 4, "sector": 60, "zeros": 60, "marker": 2, "rest": len(data)}[kind]
+    part = data[at : at + length]
+    if kind == "bit":
+        return bytes([part[0] ^ (1 << int(rng.integers(8)))])
+    if kind == "marker":
+        return b"\xff\xd3"
+    return bytes(len(part)) if kind in ("zeros", "rest") else rng.bytes(len(part))
+
+
+@pytest.mark.parametrize("kind", ["bit", "bytes", "sector", "zeros", "marker", "rest"])
+def test_what_is_read_from_damaged_bytes_is_what_openslide_reads_or_an_error_of_both(real_slide, tmp_path, kind):
+    """No checksum tells damage from pixels; but nobody may see pixels here that OpenSlide does not show."""
+    level, path, rng = Level.of(real_slide), tmp_path / real_slide.name, np.random.default_rng(7)
+    shutil.copy(real_slide, path)
+    whole = real_slide.read_bytes()
+    for tile in rng.choice([i for i, count in enumerate(level.counts) if count > 2000], 12, replace=False):
+        data = whole[level.offsets[tile] : level.offsets[tile] + level.counts[tile]]
+        at = int(rng.integers(700, len(data) - 100))
+        with path.open("r+b") as file:
+            file.seek(level.offsets[tile] + at)
+            file.write(some_bytes(kind, data, at, rng))
+        x, y, width, height = level.rectangle(int(tile))
+        expected = as_openslide_reads(path, x, y, width, height)
+        with open_slide(path) as slide:
+            found = as_slide_reads(slide, x, y, width, height, (height, width))
+            assert (found is None) == (expected is None)
+            assert found is None or np.array_equal(found, expected)
+            if slide.info.decoder == "jpeg":  # decoding at an eighth passes over no byte
+                small = as_slide_reads(slide, x, y, width, height, (height // 8, width // 8), level=0)
+                assert (small is None) == (expected is None)
+
+
+def as_slide_reads(slide, x, y, width, height, out_hw, level=None):
+    """Pixels, of that level if one is named; None where they are said to be unreadable."""
+    try:
+        if level is not None:
+            return slide._render(level, slide._window(level, x, y, width, height), out_hw)
+        return slide.read(x, y, width, height, out_hw)
+    except SlideError as error:
+        if error.reason is not Reason.PIXELS_UNREADABLE:
+            raise
+        return None
+
+
+def as_openslide_reads(path, x, y, width, height):
+    """Pixels over white; None where it cannot read."""
+    with openslide.OpenSlide(path) as slide:
+        try:
+            rgba = np.asarray(slide.read_region((x, y), 0, (width, height)))
+        except openslide.OpenSlideError:
+            return None
+    return np.where(rgba[..., 3:] == 0, 255, rgba[..., :3])
 
 
 def test_one_bad_tile_costs_only_itself(data_dir, tmp_path):
