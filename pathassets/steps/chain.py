@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pathassets.errors import PathassetsError, Reason
 from pathassets.recipes import digest
+from pathassets.steps.made_from import as_json, inputs_of, options_of
 from pathassets.steps.nodes import Node, Step
 from pathassets.steps.outcomes import Outcome, Status, failure, load_outcome, record_outcome
 from pathassets.steps.session import Session
@@ -26,13 +28,18 @@ LOCK_TIMEOUT_SECONDS = 6 * 3600.0
 
 @dataclass(frozen=True)
 class Made:
-    """What a step says after it has written its results."""
+    """What a step says after it has written its results.
+
+    Attributes:
+        seconds: What making them took, where most of it went before the step was told to write them.
+    """
 
     status: Status = Status.OK
     reason: Reason | None = None
     message: str | None = None
     remedy: str | None = None
     result_digest: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,14 @@ class Order:
     Attributes:
         digest: Of everything that it will be made from.
         inputs: Result digests of the upstream nodes, by asset key.
+        own: What it will be made from besides, as its step's `inputs` gives it.
     """
 
     slide_id: str
     node: Node
     digest: str
     inputs: dict[tuple[str, ...], str]
+    own: tuple[Any, ...] = ()
 
 
 Results = dict[tuple[str, ...], StepResult]
@@ -111,20 +120,23 @@ def look(session: Session, slide_id: str, node: Node, done: Results, *, force: b
             return StepResult(slide_id, node, None)
         inputs[parent.key] = outcome.result_digest
     try:
-        wanted = wanted_digest(session, slide_id, node, inputs)
+        own = step_module(node.step).inputs(session, slide_id, node)
+        wanted = digest_of(slide_id, node, inputs, own)
         recorded = load_outcome(session, slide_id, node)
         if not force and _is_current(session, slide_id, node, recorded, wanted):
             return StepResult(slide_id, node, recorded, unchanged=True, input_digests=inputs)
     except Exception as error:  # noqa: BLE001  see `carry_out`
         return _ended(session, Order(slide_id, node, "", inputs), _failed(slide_id, node, error))
-    return Order(slide_id, node, wanted, inputs)
+    return Order(slide_id, node, wanted, inputs, own)
 
 
 def carry_out(session: Session, order: Order, make: Callable[[], Made]) -> StepResult:
     """Makes what was ordered and records what became of it; one slide's failure, of whatever kind, is a row and not the end."""
     session.watcher.slide(order.slide_id, str(order.node.step))
+    begun = time.perf_counter()
     try:
-        outcome = _success(order.slide_id, order.node, order.digest, make())
+        made = make()
+        outcome = _success(order, made, made.seconds or time.perf_counter() - begun)
     except Exception as error:  # noqa: BLE001  see above
         outcome = _failed(order.slide_id, order.node, error)
     return _ended(session, order, outcome)
@@ -143,9 +155,8 @@ def _ended(session: Session, order: Order, outcome: Outcome) -> StepResult:
     return StepResult(order.slide_id, order.node, recorded, input_digests=order.inputs)
 
 
-def wanted_digest(session: Session, slide_id: str, node: Node, inputs: dict[tuple[str, ...], str]) -> str:
-    """Digest of everything that `node` would be made from now."""
-    own = step_module(node.step).inputs(session, slide_id, node)
+def digest_of(slide_id: str, node: Node, inputs: dict[tuple[str, ...], str], own: Sequence[Any]) -> str:
+    """Digest of everything that a node is made from: its options, upstream results, and its own inputs."""
     return digest(node.options_digest, slide_id, [inputs[key] for key in sorted(inputs)], *own)
 
 
@@ -180,14 +191,15 @@ def _seems_current(session: Session, slide_id: str, node: Node) -> bool:
         if outcome is None or not outcome.usable or outcome.result_digest is None:
             return False
         inputs[parent.key] = outcome.result_digest
-    wanted = wanted_digest(session, slide_id, node, inputs)
+    wanted = digest_of(slide_id, node, inputs, step_module(node.step).inputs(session, slide_id, node))
     return _is_current(session, slide_id, node, load_outcome(session, slide_id, node), wanted)
 
 
-def _success(slide_id: str, node: Node, wanted: str, made: Made) -> Outcome:
+def _success(order: Order, made: Made, seconds: float) -> Outcome:
+    node = order.node
     tiling, recipe, step = node.names
     return Outcome(
-        slide_id=slide_id,
+        slide_id=order.slide_id,
         tiling=tiling,
         recipe=recipe,
         step=step,
@@ -195,8 +207,12 @@ def _success(slide_id: str, node: Node, wanted: str, made: Made) -> Outcome:
         reason=str(made.reason) if made.reason else None,
         message=made.message,
         remedy=made.remedy,
-        digest=wanted,
-        result_digest=made.result_digest or wanted,
+        digest=order.digest,
+        result_digest=made.result_digest or order.digest,
+        options=as_json(options_of(node)),
+        inputs=as_json(inputs_of(node.step, order.inputs, order.own)),
+        seconds=seconds,
+        code_version=node.options_digest,
     )
 
 

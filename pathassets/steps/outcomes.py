@@ -13,7 +13,9 @@ from enum import StrEnum
 
 import polars as pl
 
+from pathassets import __version__
 from pathassets.errors import Reason
+from pathassets.steps.made_from import LIBRARIES, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.steps.session import Session
 
@@ -34,6 +36,8 @@ class Outcome:
     Attributes:
         digest: Of everything the step was made from, as asked for.
         result_digest: What steps downstream depend on; another than `digest` where the plan changed on the way.
+        options: What `digest` covers, by name, as JSON (see `made_from`); so do `inputs`.
+        libraries: Versions, as JSON; like `seconds` and what follows no part of what an outcome says.
     """
 
     slide_id: str
@@ -46,8 +50,14 @@ class Outcome:
     remedy: str | None = None
     digest: str | None = None
     result_digest: str | None = None
+    options: str | None = None
+    inputs: str | None = None
+    libraries: str | None = None
+    seconds: float | None = None
+    code_version: str | None = None
     run_id: str | None = None
     created_at: datetime | None = None
+    pathassets_version: str | None = None
 
     @property
     def usable(self) -> bool:
@@ -55,8 +65,11 @@ class Outcome:
         return self.status != Status.FAILED
 
     def says_the_same(self, other: Outcome) -> bool:
-        """Equal but for run and time."""
-        return replace(self, run_id=None, created_at=None) == replace(other, run_id=None, created_at=None)
+        """Equal but for when, by which run and with which versions it was made."""
+        return self._said() == other._said()
+
+    def _said(self) -> Outcome:
+        return replace(self, libraries=None, seconds=None, run_id=None, created_at=None, pathassets_version=None)
 
 
 def outcome_part(node: Node) -> str:
@@ -81,7 +94,13 @@ def record_outcome(session: Session, node: Node, outcome: Outcome) -> None:
     for row in old:
         if row["step"] == outcome.step and Outcome(**row).says_the_same(outcome):
             return
-    stamped = replace(outcome, run_id=session.run_id, created_at=datetime.now(UTC))
+    stamped = replace(
+        outcome,
+        libraries=library_versions(LIBRARIES.get(node.step, ())),
+        run_id=session.run_id,
+        created_at=datetime.now(UTC),
+        pathassets_version=__version__,
+    )
     rows = [row for row in old if row["step"] != outcome.step] + [asdict(stamped)]
     session.tables.write("outcomes", rows, slide_id=outcome.slide_id, part=part)
 

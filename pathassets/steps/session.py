@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pathassets import __version__
 from pathassets.config import Study
 from pathassets.errors import Reason, SlideError
 from pathassets.recipes import Recipe, digest
+from pathassets.steps.made_from import as_json, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.store import Root, Tables, layout
 from pathassets.store.cache import file_sha256
@@ -181,4 +183,29 @@ def check_unchanged(path: Path, row: dict[str, Any]) -> None:
 
 def made_by(session: Session, node: Node, result_digest: str) -> dict[str, str | None]:
     """The columns by which every row says what made it."""
-    return {"digest": result_digest, "code_version": node.options_digest, "run_id": session.run_id}
+    return {
+        "digest": result_digest,
+        "code_version": node.options_digest,
+        "run_id": session.run_id,
+        "pathassets_version": __version__,
+    }
+
+
+def study_made_by(
+    session: Session,
+    result_digest: str,
+    *,
+    options: dict[str, Any],
+    inputs: dict[str, Any],
+    libraries: tuple[str, ...],
+) -> dict[str, Any]:
+    """The same for tables of the whole study, whose assets have no outcome to say what they were made from."""
+    return {
+        "digest": result_digest,
+        "code_version": digest(options),
+        "run_id": session.run_id,
+        "pathassets_version": __version__,
+        "options": as_json(options),
+        "inputs": as_json(inputs),
+        "libraries": library_versions(libraries),
+    }

@@ -14,7 +14,8 @@ import polars as pl
 from pathassets.core.slide_map import layout
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.embedded import recipe_part
-from pathassets.steps.session import Session
+from pathassets.steps.made_from import MAP_LIBRARIES
+from pathassets.steps.session import Session, study_made_by
 
 SLIDE_MAP_VERSION = 1
 
@@ -45,10 +46,17 @@ def current_vectors(session: Session, recipe: Recipe) -> pl.DataFrame:
 def make_slide_map(session: Session, recipe: Recipe) -> SlideMap:
     """Lays out the slides that have a current vector and writes the table `slide_map`."""
     frame = current_vectors(session, recipe)
-    made_from = digest("slide_map", SLIDE_MAP_VERSION, recipe.key, recipe.vectors, frame["embeddings_digest"].to_list())
+    made_from = map_digest(recipe, frame)
     maps = layout(np.asarray(frame["vector"].to_list(), np.float32)) if len(frame) else {}
+    made = study_made_by(
+        session,
+        made_from,
+        options=map_options(recipe),
+        inputs={"slides": len(frame)},  # which, and from which embeddings, says each row
+        libraries=MAP_LIBRARIES,
+    )
     rows = [
-        _row(session, recipe, slide, method, xy, made_from)
+        _row(recipe, slide, method, xy, made)
         for method, points in maps.items()
         for slide, xy in zip(frame.iter_rows(named=True), points, strict=True)
     ]
@@ -56,16 +64,32 @@ def make_slide_map(session: Session, recipe: Recipe) -> SlideMap:
     return SlideMap(len(frame), tuple(maps), made_from)
 
 
-def _row(
-    session: Session, recipe: Recipe, slide: dict[str, Any], method: str, xy: np.ndarray, made_from: str
-) -> dict[str, Any]:
+def map_digest(recipe: Recipe, vectors: pl.DataFrame) -> str:
+    """Digest of everything that the map of `current_vectors` is made from."""
+    return digest("slide_map", SLIDE_MAP_VERSION, recipe.key, recipe.vectors, vectors["embeddings_digest"].to_list())
+
+
+def map_options(recipe: Recipe) -> dict[str, Any]:
+    """The options in force for a slide map, and the version of what makes it."""
+    return {"algorithm_version": SLIDE_MAP_VERSION, **recipe.vectors.model_dump(mode="json")}
+
+
+def load_slide_map(session: Session, recipe: Recipe) -> SlideMap | None:
+    """The stored map, if it is of just the slides that have a current vector."""
+    frame = session.tables.read("slide_map", None, recipe_part(recipe))
+    if frame is None or frame.is_empty() or frame["digest"][0] != map_digest(recipe, current_vectors(session, recipe)):
+        return None
+    methods = tuple(frame["method"].unique(maintain_order=True))
+    return SlideMap(frame["slide_id"].n_unique(), methods, frame["digest"][0])
+
+
+def _row(recipe: Recipe, slide: dict[str, Any], method: str, xy: np.ndarray, made: dict[str, Any]) -> dict[str, Any]:
     return {
+        **made,
         "slide_id": slide["slide_id"],
         "recipe": recipe.key,
         "method": method,
         "x": float(xy[0]),
         "y": float(xy[1]),
         "embeddings_digest": slide["embeddings_digest"],
-        "digest": made_from,
-        "run_id": session.run_id,
     }

@@ -6,13 +6,15 @@ Belongs here: the table `term_embeddings`. Does not belong: comparing tiles with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pathassets.core.similarity import prompts, term_vectors
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.embedded import recipe_part
-from pathassets.steps.session import Session
+from pathassets.steps.made_from import TERMS_LIBRARIES
+from pathassets.steps.session import Session, study_made_by
 
 TERMS_VERSION = 1
 
@@ -76,20 +78,32 @@ def make_terms(session: Session, recipe: Recipe) -> Terms:
         logit_scale=float(encoder.logit_scale),
         digest=terms_digest(session, recipe),
     )
-    session.tables.write("term_embeddings", _rows(session, recipe, terms), slide_id=None, part=recipe_part(recipe))
+    made = study_made_by(
+        session,
+        terms.digest,
+        options=terms_options(recipe),
+        inputs={"weights_sha256": session.weights_sha256(recipe)},
+        libraries=TERMS_LIBRARIES,
+    )
+    session.tables.write("term_embeddings", _rows(recipe, terms, made), slide_id=None, part=recipe_part(recipe))
     return terms
 
 
-def _rows(session: Session, recipe: Recipe, terms: Terms) -> list[dict]:
+def terms_options(recipe: Recipe) -> dict[str, Any]:
+    """The options in force for a recipe's terms, and the version of what makes them."""
+    words = recipe.text.model_dump(mode="json", include={"terms", "templates"})
+    return {"algorithm_version": TERMS_VERSION, "encoder": recipe.encoder, **words}
+
+
+def _rows(recipe: Recipe, terms: Terms, made: dict[str, Any]) -> list[dict]:
     return [
         {
+            **made,
             "recipe": recipe.key,
             "term": term,
             "vector": vector.tolist(),
             "unknown_words": list(unknown),
             "logit_scale": terms.logit_scale,
-            "digest": terms.digest,
-            "run_id": session.run_id,
         }
         for term, vector, unknown in zip(terms.terms, terms.vectors, terms.unknown_words, strict=True)
     ]

@@ -12,7 +12,8 @@ from pathassets.errors import Reason
 from pathassets.store.spec import BOOL, FLOAT, FLOAT32, FLOATS, INT, SIZES, TEXT, TEXTS, TIME, VECTOR, Column, TableSpec
 
 STATUSES = ("ok", "flagged", "empty", "failed")
-VOLATILE = ("run_id", "created_at")  # differ between runs that make the same numbers
+# What may differ between runs that make the same numbers.
+VOLATILE = ("run_id", "created_at", "pathassets_version")
 
 _SLIDE = Column("slide_id", TEXT, "Slide: slug of the file's stem and eight hex digits of its content")
 _TILE = Column("tile_id", INT, "Tile, counted from 0 in grid order within slide and tiling")
@@ -23,6 +24,12 @@ _MADE_BY = (
     Column("code_version", TEXT, "Version of the algorithm with its options", optional=True),
     Column("run_id", TEXT, "Dagster's run that wrote this row; empty outside Dagster", optional=True),
     Column("created_at", TIME, "When this row was written, UTC", optional=True),
+    Column("pathassets_version", TEXT, "Version of pathassets that wrote this row", optional=True),
+)
+_MADE_FROM = (
+    Column("options", TEXT, "Options in force and the algorithm's version, as JSON", optional=True),
+    Column("inputs", TEXT, "Digests of what it was made from: upstream assets, files, weights; as JSON", optional=True),
+    Column("libraries", TEXT, "Versions of Python and of the libraries that mattered, as JSON", optional=True),
 )
 
 _SLIDES = TableSpec(
@@ -206,7 +213,9 @@ _OUTCOMES = TableSpec(
         Column("remedy", TEXT, "What to do about it", null=True),
         Column("digest", TEXT, "Digest of everything that the step was made from", optional=True),
         Column("result_digest", TEXT, "What later steps depend on, where it is not `digest`", optional=True),
-        *_MADE_BY[2:],
+        Column("seconds", FLOAT, "How long the step took", "s", optional=True),
+        *_MADE_FROM,
+        *_MADE_BY[1:],
     ),
 )
 
@@ -290,6 +299,7 @@ _TERM_EMBEDDINGS = TableSpec(
         Column("vector", VECTOR, "Mean over the prompt templates, length 1"),
         Column("unknown_words", TEXTS, "Words of the term that the text tower cannot know", optional=True),
         Column("logit_scale", FLOAT, "The model's factor on cosines before a softmax", optional=True),
+        *_MADE_FROM,
         *_MADE_BY,
     ),
     study=True,
@@ -306,6 +316,7 @@ _SLIDE_MAP = TableSpec(
         Column("x", FLOAT, "First coordinate; only distances mean something"),
         Column("y", FLOAT, "Second coordinate"),
         _FROM,
+        *_MADE_FROM,
         *_MADE_BY,
     ),
     study=True,
