@@ -15,7 +15,7 @@ import tifffile
 from tiffs_for_tests import edge_picture, smooth_picture, write_ome, write_pyramid
 
 from pathassets.errors import Reason, SlideError
-from pathassets.slides import jpeg_reader, open_slide
+from pathassets.slides import compressed_tiles, open_slide
 from pathassets.slides.jpeg import JpegTables, reductions
 from pathassets.slides.tile_cache import TileCache
 
@@ -44,7 +44,7 @@ def test_which_slides_are_decoded_here(data_dir):
     assert {name for name, decoder in decoders.items() if decoder == "jpeg"} == {
         *JPEG_SLIDES, "openslide-python_small.svs", "wsic_CMU-1-Small-Region.jpeg.tiff"
     }  # fmt: skip
-    assert decoders["TCGA-CR-7395-01A-01-TS1.svs"] == "openslide"
+    assert decoders["TCGA-CR-7395-01A-01-TS1.svs"] == "jpeg2000"
     assert decoders["wsic_bfconvert_JPEG.ome.tiff"] == "tifffile"
 
 
@@ -141,6 +141,15 @@ def test_the_edge_of_the_slide_at_reduced_size(tmp_path):
     assert (found[:, 51:] == 255).all()
 
 
+@pytest.mark.parametrize("scale", [1.7, 2.03, 2.5, 3.6, 4.06, 5.7, 8.1, 9.3])
+def test_scales_between_whole_numbers_are_near_what_full_size_gives(jpeg_slide, scale):
+    """At hardly more than one reduced pixel for one, the filter would blur here and not there."""
+    with open_slide(jpeg_slide) as fast, open_slide(jpeg_slide, exact=True) as exact:
+        window = fast._window(0, 800, 1000, round(150 * scale), round(150 * scale))
+        found, expected = (s._render(0, window, (150, 150)).astype(int) for s in (fast, exact))
+    assert np.abs(found - expected).mean() < 2
+
+
 def patched(path, page, name, values):
     with tifffile.TiffFile(path, mode="r+") as tiff:
         tiff.pages[page].tags[name].overwrite(values)
@@ -223,7 +232,7 @@ def test_without_the_decoder_openslide_reads(cmu):
 
 def test_threads_see_what_one_thread_sees(jpeg_slide, monkeypatch):
     """With a cache so small that tiles come and go all the while."""
-    monkeypatch.setattr(jpeg_reader, "SHARED", TileCache(2_000_000))
+    monkeypatch.setattr(compressed_tiles, "SHARED", TileCache(2_000_000))
     rng = np.random.default_rng(3)
     with open_slide(jpeg_slide) as slide:
         jobs = [

@@ -67,7 +67,8 @@ class SlideInfo:
         associated_images: Names of label, macro, thumbnail; their pixels are never read.
         size_bytes: Size of the file (for formats of many files: of the one that names the slide).
         bounds: (x, y, width, height) in level-0 px of the part that was scanned, if the file says so.
-        decoder: `jpeg` where JPEG tiles are decoded without OpenSlide, with equal pixels; else the same as `reader`.
+        decoder: `jpeg` or `jpeg2000` where such tiles are decoded without OpenSlide, with equal pixels; else the same as
+            `reader`.
     """
 
     path: Path
@@ -85,7 +86,7 @@ class SlideInfo:
     associated_images: tuple[str, ...]
     size_bytes: int
     bounds: tuple[int, int, int, int] | None = None
-    decoder: Literal["openslide", "tifffile", "jpeg"] = "openslide"
+    decoder: Literal["openslide", "tifffile", "jpeg", "jpeg2000"] = "openslide"
 
 
 def make_info(
@@ -95,7 +96,7 @@ def make_info(
     *,
     mpp: float | None,
     size_bytes: int,
-    decoder: Literal["openslide", "tifffile", "jpeg"] | None = None,
+    decoder: Literal["openslide", "tifffile", "jpeg", "jpeg2000"] | None = None,
 ) -> SlideInfo:
     """`facts` of the file at `path` as a `SlideInfo`; `mpp` is the manifest's, and wins."""
     resolution, origin = choose_mpp(facts, mpp)

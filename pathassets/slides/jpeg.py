@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from pathassets.slides.reader import Pixels
 
@@ -27,15 +28,25 @@ class JpegTables:
 
     Attributes:
         before: Bytes that belong between the start of a tile and the rest of it.
+        colours: What tiles may hold, by what they say of themselves.
     """
 
+    name: ClassVar[Literal["jpeg"]] = "jpeg"
+    is_exact: ClassVar[bool] = True
+    lag: ClassVar[float] = 0
+
     before: bytes
+    colours: tuple[str, ...] = ("RGB", "YCbCr")
 
     @staticmethod
     def of_page(tables: bytes | None, *, is_rgb: bool) -> JpegTables:
         """From the tag JPEGTables, and whether the page says that its components are red, green and blue."""
         body = tables[2 : tables.rindex(_END)] if tables and _END in tables else b""
         return JpegTables((_RGB_MARKER if is_rgb else b"") + body)
+
+    def reductions(self, tile_hw: Sequence[int]) -> tuple[int, ...]:
+        """Those of 8, 4 and 2 that leave whole pixels of a tile."""
+        return reductions(tile_hw)
 
     def decode(self, tile: bytes, tile_hw: Sequence[int], reduction: int = 1) -> Pixels:
         """A tile as uint8 RGB, (height, width, 3), each divided by `reduction`.
@@ -50,7 +61,7 @@ class JpegTables:
         whole = _START + self.before + tile[2:] if self.before else tile
         height, width, colours, _ = simplejpeg.decode_jpeg_header(whole)
         # a tile that lies about its size could ask for gigabytes
-        if (height, width) != tuple(tile_hw) or colours not in ("RGB", "YCbCr"):
+        if (height, width) != tuple(tile_hw) or colours not in self.colours:
             raise ValueError(f"the tile is {width} x {height} px of {colours}, not {tile_hw[1]} x {tile_hw[0]} of RGB")
         size = (height // reduction, width // reduction)
         pixels: Pixels = simplejpeg.decode_jpeg(whole, "RGB", min_height=size[0], min_width=size[1])

@@ -5,6 +5,7 @@ Belongs here: OpenSlide's handles, properties, cache and errors. Does not belong
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from pathassets.slides.info import Facts, positive
 from pathassets.slides.problems import MAX_TILE_PX, unsupported
 from pathassets.slides.reader import Pixels, same_picture
+from pathassets.slides.resample import shift
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,14 +72,19 @@ class OpenSlideReader:
         beyond = self.beyond.get(self.facts.level_dimensions[level])
         if beyond is not None and beyond.touches(left, top, width, height):
             raise EOFError("by the file's index a tile there reaches past the end of the file")
-        downsample = self.facts.downsamples[level]
-        corner = (round(left * downsample), round(top * downsample))
-        return _over_white(self._read(corner, self._levels[level], (width, height)))
+        if min(left, top) < 0:
+            # before a level's first pixel OpenSlide knows whole pixels only
+            return shift(lambda *whole: self._read_from(level, *whole), left, top, width, height)
+        return self._read_from(level, left, top, width, height)
 
     def close(self) -> None:
         """See `Reader`. The handle itself is closed when the last thread that reads from it lets go."""
         with self._lock:
             self._handle = None
+
+    def _read_from(self, level: int, left: float, top: float, width: int, height: int) -> Pixels:
+        corner = [_level_0(start, self.facts.downsamples[level]) for start in (left, top)]
+        return _over_white(self._read((corner[0], corner[1]), self._levels[level], (width, height)))
 
     def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Image:
         from openslide import OpenSlideError
@@ -105,6 +112,16 @@ class OpenSlideReader:
         with self._lock:
             if self._handle is spoilt:
                 self._handle = fresh
+
+
+def _level_0(start: float, downsample: float) -> int:
+    """Where OpenSlide must begin to read, in px of level 0, to begin at `start` px of a level.
+
+    It divides and, below 0, cuts off what follows the point: from the rounded product that could be a pixel too late.
+    """
+    if start >= 0 or downsample == 1:
+        return round(start * downsample)
+    return -math.floor(-start * downsample) - 1
 
 
 @cache

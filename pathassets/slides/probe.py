@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pathassets.errors import PathassetsError, SlideError
+from pathassets.slides.compressed_tiles import make_fast
 from pathassets.slides.info import make_info
-from pathassets.slides.jpeg_reader import make_fast
 from pathassets.slides.ome import parse_ome
 from pathassets.slides.openslide_reader import OpenSlideReader
 from pathassets.slides.problems import check_file, is_tiff, not_a_slide, os_problem, unreadable
@@ -35,8 +35,9 @@ def open_slide(path: str | Path, *, mpp: float | None = None, exact: bool = Fals
     Args:
         path: The file; for formats of many files the one that OpenSlide wants (`.mrxs`, any `.dcm` of the series).
         mpp: Resolution of level 0 in µm/px that the manifest gives; wins over what the file says.
-        exact: Decode JPEG tiles at full size always, also where a half, quarter or eighth of it is asked for; decoding them
-            smaller costs less and differs from the mean over blocks by less than a grey level in the mean.
+        exact: Decode tiles at full size always, also where a half, quarter or eighth of it is asked for. Decoding them
+            smaller costs less and differs from the mean over blocks, in the mean over sharp tissue, by less than a grey level
+            (JPEG), or by up to 2.3 at half size and 0.9 at a quarter (JPEG2000).
 
     Returns:
         The slide. Its resolution may be missing or implausible: `check_mpp(slide.info)` refuses that.

@@ -23,7 +23,7 @@ class Reader(Protocol):
         """Which reader opened the file; the column `reader` of `slides`."""
 
     @property
-    def decoder(self) -> Literal["openslide", "tifffile", "jpeg"]:
+    def decoder(self) -> Literal["openslide", "tifffile", "jpeg", "jpeg2000"]:
         """What decodes the pixels."""
 
     @property

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _RGB, _YCBCR, _GREY, _CMYK = 2, 6, 1, 5
 _JPEGS = (7, 34892)
+# JPEG2000 as Aperio's scanners write it, with components that are luminance and two colours, or red, green and blue
+APERIO_YCBCR, APERIO_RGB = 33003, 33005
+# what turns to RGB as it is decoded, and OpenSlide decodes by itself
+_OWN_COLOURS = (*_JPEGS, APERIO_YCBCR, APERIO_RGB)
 # Between two tiles of a file there are at most a few pages of other things.
 _GAP_BYTES = 2**20
 
@@ -235,9 +239,9 @@ def check_pixels(path: Path, page: TiffPage) -> None:
 def is_scrambled_by_openslide(page: TiffPage) -> bool:
     """Whether OpenSlide turns each tile of this page within itself.
 
-    It leaves tiles other than JPEG to libtiff, which obeys the tag Orientation tile by tile.
+    It leaves tiles other than JPEG and JPEG2000 to libtiff, which obeys the tag Orientation tile by tile.
     """
-    return int(page.tags.valueof("Orientation", 1)) not in (0, 1, 5) and int(page.compression) not in _JPEGS
+    return int(page.tags.valueof("Orientation", 1)) not in (0, 1, 5) and int(page.compression) not in _OWN_COLOURS
 
 
 def check_decodable(path: Path, page: TiffPage) -> None:
@@ -253,7 +257,7 @@ def check_decodable(path: Path, page: TiffPage) -> None:
         raise unsupported(
             path, f"pixels compressed in a way that no library here knows (TIFF compression {compression})"
         )
-    if photometric not in (_RGB, _GREY) and not (photometric == _YCBCR and compression in _JPEGS):
+    if photometric not in (_RGB, _GREY) and not (photometric == _YCBCR and compression in _OWN_COLOURS):
         raise unsupported(
             path, f"colours of the kind {page.photometric!s} that only its maker's software can turn to RGB"
         )

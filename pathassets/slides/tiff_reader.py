@@ -16,10 +16,21 @@ from pathassets.slides import ome, tile_cache
 from pathassets.slides.byte_ranges import ByteRanges
 from pathassets.slides.info import Facts, positive
 from pathassets.slides.jpeg import JpegTables
-from pathassets.slides.problems import is_tiff, not_a_slide
+from pathassets.slides.jpeg2000 import Jpeg2000
+from pathassets.slides.problems import is_tiff, not_a_slide, unsupported
 from pathassets.slides.reader import Pixels
 from pathassets.slides.resample import shift
-from pathassets.slides.tiff_index import TiffLevel, check_decodable, check_whole, open_tiff, picture_series, read_levels
+from pathassets.slides.tiff_index import (
+    APERIO_RGB,
+    APERIO_YCBCR,
+    TiffLevel,
+    check_decodable,
+    check_whole,
+    open_tiff,
+    picture_series,
+    read_levels,
+)
+from pathassets.slides.tile_codec import TileCodec, samples
 from pathassets.slides.tiled import WHITE, mosaic
 
 if TYPE_CHECKING:
@@ -53,8 +64,9 @@ class TiffReader:
             self.facts = _facts(tiff, series.keyframe, number, self._levels)
             self._tables = [tuple(page.jpegtables for page in level.pages) for level in self._levels]
             self._decoders = [tuple(page.decode for page in level.pages) for level in self._levels]
-            self._jpeg = [_jpeg_tables(level) for level in self._levels]
-        self._file: ByteRanges | None = ByteRanges(path)
+            file = ByteRanges(path)
+            self._codecs = [_codec(path, level, file) for level in self._levels]
+        self._file: ByteRanges | None = file
 
     def reductions(self, level: int) -> tuple[int, ...]:
         """See `Reader`. Tiles are decoded whole."""
@@ -96,21 +108,31 @@ class TiffReader:
         if file is None:
             raise ValueError("the slide is closed")
         data = file.read(int(level.offsets[where]), count)
-        tables = self._jpeg[number]
-        if tables is not None:
-            return tables.decode(data, level.segment_hw)
+        codec = self._codecs[number]
+        if codec is not None:
+            return codec.decode(data, level.segment_hw)
         # planes on pages of their own are numbered anew on each page
         page, place = (plane, index) if len(level.pages) > 1 else (0, where)
         decoded, _, shape = self._decoders[number][page](data, place, jpegtables=self._tables[number][page])
         return np.asarray(decoded).reshape(shape[1:])
 
 
-def _jpeg_tables(level: TiffLevel) -> JpegTables | None:
-    """How to decode JPEG tiles of a level so that damaged ones are errors; None for whatever else it holds."""
+def _codec(path: Path, level: TiffLevel, file: ByteRanges) -> TileCodec | None:
+    """How to decode tiles of a level so that damaged ones are errors and colours are right; None for whatever else it holds."""
     page = level.pages[0]
-    if not (page.is_tiled and level.planes == 1 and page.samplesperpixel == 3 and int(page.compression) == _JPEG):
+    compression = int(page.compression)
+    if not (page.is_tiled and level.planes == 1 and page.samplesperpixel == 3):
         return None
-    return JpegTables.of_page(page.jpegtables, is_rgb=int(page.photometric) == _RGB)
+    if compression == _JPEG:
+        return JpegTables.of_page(page.jpegtables, is_rgb=int(page.photometric) == _RGB)
+    if compression not in (APERIO_YCBCR, APERIO_RGB):
+        return None
+    for sample in samples(level.offsets, level.counts, file):
+        try:
+            return Jpeg2000.like(sample, level.segment_hw, is_ycbcr=compression == APERIO_YCBCR)
+        except ValueError:
+            continue
+    raise unsupported(path, "JPEG2000 tiles of an unusual kind")
 
 
 def _rgb_over_white(tile: Pixels) -> Pixels:

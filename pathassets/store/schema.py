@@ -46,7 +46,7 @@ _SLIDES = TableSpec(
         Column("duplicate_of", TEXT, "The slide with the same content that was registered first", optional=True),
         Column("reader", TEXT, "What reads its pixels", optional=True),
         Column(
-            "decoder", TEXT, "What decodes them: the reader, or `jpeg` where tiles are decoded directly", optional=True
+            "decoder", TEXT, "What decodes them: the reader, or `jpeg`, `jpeg2000` where tiles are decoded directly", optional=True
         ),
         Column("vendor", TEXT, "Scanner or format as the reader names it", optional=True),
         Column("width_px", INT, "Width of level 0", "px", optional=True),
