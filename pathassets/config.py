@@ -21,6 +21,7 @@ from pathassets.recipes import (
     DomainOptions,
     EmbeddingOptions,
     Recipe,
+    ResourceOptions,
     TextOptions,
     Tiling,
     TissueOptions,
@@ -59,6 +60,7 @@ class Study(BaseSettings):
         recipes: What is computed; each is a tiling seen by an encoder.
     """
 
+        resources: What one run asks of a cluster.
     model_config = SettingsConfigDict(env_prefix="PATHASSETS_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
     home: Path
@@ -77,6 +79,7 @@ class Study(BaseSettings):
     recipes: tuple[Recipe, ...] = ()
 
     def __init__(self, home: Path | str | None = None, /, **settings: Any) -> None:
+    resources: ResourceOptions = ResourceOptions()
         folder = Path(home).expanduser().resolve() if home is not None else home_from_environment().resolve()
         try:
             super().__init__(home=folder, **settings)

@@ -12,8 +12,11 @@ from typing import Any
 import dagster as dg
 
 from pathassets.config import Study
+from pathassets.defs.alerts import alert_sensors
 from pathassets.defs.cohort_assets import cohort_assets
 from pathassets.defs.jobs import jobs
+from pathassets.defs.loggers import begin_logs, loggers
+from pathassets.defs.processes import dead_runs_sensor
 from pathassets.defs.resources import StudyResource
 from pathassets.defs.schedules import schedules
 from pathassets.defs.sensors import inbox_sensor
@@ -34,14 +37,16 @@ def build_defs(study: Study, overrides: Mapping[str, Any] | None = None) -> dg.D
     return dg.Definitions(
         assets=[slide_chain(study), *cohort_assets(study)],
         jobs=jobs(study),
-        sensors=[inbox_sensor(study)],
+        sensors=[inbox_sensor(study), dead_runs_sensor(), *alert_sensors(study)],
         schedules=schedules(study),
         resources={"study": StudyResource(home=str(study.home)), **(overrides or {})},
         executor=dg.in_process_executor,
+        loggers=loggers(),
     )
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """The study of this process's home folder."""
+    begin_logs()
     return build_defs(Study())

@@ -41,6 +41,20 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ResourceOptions(Options):
+    """What one run of slides asks of a cluster; changes no number. None = what the cluster gives by default.
+
+    Attributes:
+        gpus: Devices.
+        cpus: Cores.
+        memory_gb: Memory, 10^9 bytes.
+    """
+
+    gpus: int | None = Field(default=None, ge=0, le=64)
+    cpus: float | None = Field(default=None, gt=0, le=1024)
+    memory_gb: float | None = Field(default=None, gt=0, le=10_000)
+
+
 class TissueOptions(Options):
     """How tissue is found.
 

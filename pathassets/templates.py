@@ -18,6 +18,9 @@ CONFIG_TEMPLATE = """\
 # method = "auto"          # auto | otsu | entropy | none
 # mpp = 8.0                # resolution of the mask, µm per pixel
 # min_area_mm2 = 0.02      # smaller pieces are dropped
+[resources]                # what one run of slides asks of Ray or Kubernetes; nothing by default, and one machine passes over it
+# as in: gpus = 1, cpus = 8, memory_gb = 32, each on a line of its own
+
 # min_hole_mm2 = 0.005     # smaller holes are filled
 
 [tilings.px224_mpp050]     # the name is the first part of asset keys and SQL's column `recipe`
@@ -60,29 +63,39 @@ terms = ["mucosa", "submucosa", "muscularis", "adipose", "stroma", "lymphocytes"
 """
 
 DAGSTER_YAML = """\
-# Dagster's instance. State lies beside this file, in SQLite: right for one machine and a few runs at once.
+# Dagster's instance: how runs wait, end and are tried again. Other machines and engines: docs/scaling.md.
+# State lies beside this file, in SQLite, and so do the runs' outputs: right for one machine.
 telemetry:
-  enabled: false
+  enabled: false            # nothing about slides or their names leaves the machine
 nux:
-  enabled: false          # no sign-up window at the first visit
+  enabled: false            # no sign-up window at the first visit
 
-# Slides wait their turn instead of all starting together: two runs keep a device busy while another reads.
 concurrency:
   runs:
-    max_concurrent_runs: 2
+    max_concurrent_runs: 8  # places for runs of any kind; who gets a device is decided by the pool below
   pools:
-    granularity: op
-    default_limit: 1        # pool "gpu": one op on the device at a time; pool "publish": one snapshot at a time
+    granularity: op         # a place belongs to the step at work, and a run starts when its step has one: none waits half-started
+    default_limit: 1        # pool "gpu": one batch on the device at a time, which reads ahead by itself; pool "publish": one snapshot
+    # Several devices that each take a batch of their own: dagster instance concurrency set gpu 4
+    # Who goes first (tag dagster/priority): snapshots 20, slides that have arrived 10, backfills 0, what is missing at night -10
 
 run_monitoring:
   enabled: true
-  start_timeout_seconds: 300
+  start_timeout_seconds: 300             # a busy machine takes its time to start a process; after five minutes none is coming
+  cancel_timeout_seconds: 180            # a cancelled run that does not end by then counts as cancelled
+  max_runtime_seconds: 86400             # a batch that takes a day hangs; the tag dagster/max_runtime allows a run more (seconds)
+  max_resume_run_attempts: 0             # nothing is resumed inside a dead run: a new one takes what is done as done
+  poll_interval_seconds: 60              # how long a dead worker may go unnoticed
   free_slots_after_run_end_seconds: 60   # without it a killed run keeps its place in a pool for ever
 
 run_retries:
-  enabled: false            # a slide that fails is tried again by its own rule, not the whole run
+  enabled: true
+  max_retries: 1                         # a worker that died (memory, power, node) is tried again once ...
+  retry_on_asset_or_op_failure: false    # ... a slide that failed is not: its outcome says what to do; the night run tries it again
 
-retention:
+retention:                               # of ticks; a sensor that finds nothing every 15 s would fill the database
+  schedule:
+    purge_after_days: {skipped: 7, failure: 30, success: 30}
   sensor:
     purge_after_days: {skipped: 2, failure: 30, success: 30}
 """

@@ -23,7 +23,7 @@ def test_definitions_load_and_hold_what_the_design_says(study):
     for key in ("slide", "tissue", "small/tiles", "small/tiny/embeddings"):
         assert "dagster/column_schema" in specs[key].metadata
     assert {job.name for job in definitions.jobs} == {"slides", "cohort", "publish"}
-    assert [sensor.name for sensor in definitions.sensors] == ["inbox"]
+    assert [sensor.name for sensor in definitions.sensors] == ["inbox", "dead_runs"]
 
 
 def test_text_assets_exist_where_the_encoder_reads_words(study):

@@ -21,7 +21,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pathassets.environment import log_format
 from pathassets.errors import PathassetsError
+from pathassets.logs import formatter, to_stderr
+
+log = logging.getLogger(__name__)
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -35,7 +39,10 @@ def say(text: str) -> None:
 
 
 def complain(error: PathassetsError) -> None:
-    """An error in the words of the user."""
+    """An error in the words of the user; in the log's own format where that is JSON."""
+    if log_format() == "json":
+        log.error(error.message, extra={"reason": str(error.reason), "remedy": error.remedy})
+        return
     err.print(f"[red]error[/red] {escape(error.message)} {escape(f'[{error.reason}]')}", highlight=False)
     if error.remedy:
         err.print(f"      {escape(error.remedy)}", highlight=False)
@@ -92,6 +99,24 @@ class Lines:
             say(f"  {slide_id}: {done} of {total} tiles embedded")
 
 
+class Records:
+    """A watcher for programs: what happens becomes lines of the log."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, int] = {}
+
+    def slide(self, slide_id: str, step: str) -> None:
+        """A step of a slide begins."""
+        log.info("step begins", extra={"slide_id": slide_id, "step": step})
+
+    def tiles(self, slide_id: str, done: int, total: int) -> None:
+        """`done` of `total` tiles are embedded; told for each tenth of a slide."""
+        tenth = 10 * done // max(total, 1)
+        if tenth != self._told.get(slide_id):
+            self._told[slide_id] = tenth
+            log.info("tiles embedded", extra={"slide_id": slide_id, "step": "embeddings", "done": done, "total": total})
+
+
 class Bar:
     """A watcher for terminals: one bar for the slides, one for the tiles of the slide at work."""
 
@@ -118,7 +143,9 @@ class Bar:
 @contextmanager
 def watching(slides: int, *, quiet: bool) -> Iterator[Any]:
     """A watcher that fits where the output goes; None when nothing is to be said."""
-    if quiet:
+    if log_format() == "json":
+        yield Records()
+    elif quiet:
         yield None
     elif not out.is_terminal:
         yield Lines()
@@ -144,9 +171,11 @@ def log_to(path: Path | None) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(path, delay=False)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(formatter(log_format()))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("pathassets").setLevel(logging.INFO)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if log_format() == "json":
+        root.addHandler(to_stderr())

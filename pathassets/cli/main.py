@@ -15,13 +15,13 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from pathassets.config import Study, check_home, home_from_environment, init_home
+from pathassets.environment import check_log_format, log_format
 from pathassets.errors import PathassetsError, Reason, StudyError
 
 log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="pathassets",
-    help="Whole-slide images in, Dagster assets out: tissue, tiles, embeddings, domains, text similarity, SQL.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,6 +57,23 @@ def main() -> NoReturn:
         complain(_in_our_words(error))
         code = 1 if _is_disk_full(error) else 2
     sys.exit(code)
+
+
+@app.callback()
+def options(
+    form: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option("--log-format", help="json: one object a line on standard error (or PATHASSETS_LOG_FORMAT)."),
+    ] = None,
+) -> None:
+    """Whole-slide images in, Dagster assets out: tissue, tiles, embeddings, domains, text similarity, SQL."""
+    from pathassets.cli.console import log_to
+
+    if form is not None:
+        os.environ["PATHASSETS_LOG_FORMAT"] = form  # the processes that are started from here write the same
+    check_log_format()
+    if log_format() == "json":
+        log_to(None)
 
 
 def _in_our_words(error: Exception) -> PathassetsError:

@@ -6,10 +6,13 @@ Belongs here: selections. Does not belong: when they run (`sensors`, `schedules`
 from __future__ import annotations
 
 import dagster as dg
+from dagster._core.storage.tags import PRIORITY_TAG
 
 from pathassets.config import Study
 from pathassets.defs.cohort_assets import RESULTS_KEY
-from pathassets.defs.partitions import SLIDES
+from pathassets.defs.demands import demand_tags
+from pathassets.defs.loggers import log_config
+from pathassets.defs.partitions import QUICK, SLIDES
 from pathassets.steps.nodes import chain
 
 SLIDES_JOB = "slides"
@@ -24,12 +27,24 @@ def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
     results = dg.AssetSelection.assets(RESULTS_KEY)
     return [
         dg.define_asset_job(
-            SLIDES_JOB, selection=slides, partitions_def=SLIDES, description="A batch of slides through every recipe."
+            SLIDES_JOB,
+            selection=slides,
+            partitions_def=SLIDES,
+            tags=demand_tags(study.resources),
+            config=log_config(),
+            description="A batch of slides through every recipe.",
         ),
         dg.define_asset_job(
             COHORT_JOB,
             selection=dg.AssetSelection.all() - slides,
+            config=log_config(),
             description="Term embeddings, slide maps, and then the snapshot.",
         ),
-        dg.define_asset_job(RESULTS_JOB, selection=results, description="Publishes results.duckdb."),
+        dg.define_asset_job(
+            RESULTS_JOB,
+            selection=results,
+            tags={PRIORITY_TAG: str(QUICK)},
+            config=log_config(),
+            description="Publishes results.duckdb.",
+        ),
     ]

@@ -6,23 +6,23 @@ Belongs here: instance, runs and partitions for the command line. Does not belon
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-import psutil
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.utils import make_new_run_id
 
 from pathassets.config import Study
 from pathassets.defs.cohort_assets import RESULTS_KEY
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
+from pathassets.defs.processes import process_tags, tidy_dead_runs
 from pathassets.defs.resources import Workshop
 from pathassets.errors import ConfigError
+from pathassets.logs import begin_run
 from pathassets.steps.chain import StepResult
 from pathassets.steps.nodes import Node
 from pathassets.steps.session import Watcher
@@ -30,8 +30,8 @@ from pathassets.steps.session import Watcher
 log = logging.getLogger(__name__)
 
 NO_CAPTURE = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
-PID_TAG = "pathassets/pid"
-HOST_TAG = "pathassets/host"
+# Whoever started a run at a terminal sees it fail; the daemon must not start it again behind their back.
+NO_RETRY = {"dagster/max_retries": "0"}
 
 
 @dataclass
@@ -113,10 +113,13 @@ class Launcher:
     def _launch(
         self, launched: Launched, job: str, keys: Sequence[tuple[str, ...]], tags: dict[str, str], config: dict
     ) -> None:
+        run_id = make_new_run_id()
+        begin_run(run_id)
         result = self._defs.resolve_job_def(job).execute_in_process(
             run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=self._instance,
-            tags={**tags, PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
+            tags={**tags, **process_tags(run_id), **NO_RETRY},
+            run_id=run_id,
             asset_selection=[dg.AssetKey(list(key)) for key in keys],
             raise_on_error=False,
         )
@@ -147,20 +150,3 @@ def open_instance(study: Study) -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.from_ref(ref) as instance:
         tidy_dead_runs(instance)
         yield instance
-
-
-def tidy_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Ends runs of this machine whose process is gone: they would hold their place in a pool for ever.
-
-    Returns:
-        The ended runs.
-    """
-    dead = []
-    active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    for run in instance.get_runs(active):
-        pid, host = run.tags.get(PID_TAG), run.tags.get(HOST_TAG)
-        if pid and host == socket.gethostname() and not psutil.pid_exists(int(pid)):
-            instance.report_run_failed(run, "The process of this run is gone (killed, or the machine went down).")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            dead.append(run.run_id)
-    return dead

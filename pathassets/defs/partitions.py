@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PRIORITY_TAG
+
+# Who goes first when there are more runs than places. A backfill from the UI has Dagster's own 0.
+QUICK, ARRIVED, NIGHTLY = 20, 10, -10
 
 SLIDES = dg.DynamicPartitionsDefinition(name="slides")
 
@@ -42,9 +45,21 @@ def range_tags(group: Sequence[str]) -> dict[str, str]:
     return {ASSET_PARTITION_RANGE_START_TAG: group[0], ASSET_PARTITION_RANGE_END_TAG: group[-1]}
 
 
-def run_requests(groups: Iterable[Sequence[str]], *, job_name: str, run_key: str) -> list[dg.RunRequest]:
-    """One run request for each group of slides; `run_key` makes a repeated request a no-op."""
+def run_requests(
+    groups: Iterable[Sequence[str]], *, job_name: str, run_key: str, priority: int = 0
+) -> list[dg.RunRequest]:
+    """One run request for each group of slides; `run_key` makes a repeated request a no-op.
+
+    Args:
+        groups: Slides of one run each.
+        job_name: The job.
+        run_key: What makes the request one that was made before.
+        priority: Higher goes first; backfills from the UI have 0.
+    """
+    tags = {PRIORITY_TAG: str(priority)}
     return [
-        dg.RunRequest(run_key=f"{run_key}:{group[0]}:{group[-1]}", job_name=job_name, tags=range_tags(group))
+        dg.RunRequest(
+            run_key=f"{run_key}:{group[0]}:{group[-1]}", job_name=job_name, tags={**range_tags(group), **tags}
+        )
         for group in groups
     ]

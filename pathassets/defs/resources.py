@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from pathassets.config import Study
+from pathassets.defs.processes import claim
+from pathassets.logs import begin_run
 from pathassets.steps.chain import StepResult
 from pathassets.steps.session import Session, Silence, Watcher
 
@@ -40,6 +42,9 @@ class StudyResource(dg.ConfigurableResource):
 
     def create_resource(self, context: dg.InitResourceContext) -> Workshop:
         """The plain object that assets get."""
+        if context.instance is not None and context.run_id is not None:
+            claim(context.instance, context.run_id)
+            begin_run(context.run_id)
         return Workshop(Study(self.home))
 
 
@@ -48,16 +53,16 @@ class LogWatcher:
 
     def __init__(self, log: dg.DagsterLogManager) -> None:
         self._log = log
-        self._tenth = -1
+        self._tenths: dict[str, int] = {}  # several slides may be on their way at once
 
     def slide(self, slide_id: str, step: str) -> None:
         """A step of a slide begins."""
-        self._tenth = -1
-        self._log.info(f"{slide_id}: {step}")
+        self._log.info(f"{slide_id}: {step}", extra={"slide_id": slide_id, "step": step})
 
     def tiles(self, slide_id: str, done: int, total: int) -> None:
         """`done` of `total` tiles are embedded."""
         tenth = 10 * done // max(total, 1)
-        if tenth != self._tenth:
-            self._tenth = tenth
-            self._log.info(f"{slide_id}: {done} of {total} tiles embedded")
+        if tenth != self._tenths.get(slide_id):
+            self._tenths[slide_id] = tenth
+            subject = {"slide_id": slide_id, "step": "embeddings", "done": done, "total": total}
+            self._log.info(f"{slide_id}: {done} of {total} tiles embedded", extra=subject)

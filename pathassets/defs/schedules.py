@@ -11,23 +11,25 @@ import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
-from pathassets.defs.partitions import batches, run_requests
+from pathassets.defs.partitions import NIGHTLY, batches, run_requests
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import chain
+from pathassets.steps.publish import is_stale
 from pathassets.steps.session import Session
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 
 
 def schedules(study: Study) -> list[dg.ScheduleDefinition]:
     """`snapshot` every five minutes, `cohort_nightly` at 05:00, `missing_nightly` at 01:00."""
     running = dg.DefaultScheduleStatus.RUNNING
     return [
-        dg.ScheduleDefinition(
-            name="snapshot",
-            job_name=RESULTS_JOB,
-            cron_schedule="*/5 * * * *",
-            default_status=running,
-            description="Publishes results.duckdb; does nothing when no table has changed.",
-        ),
+        snapshot_schedule(study),
         dg.ScheduleDefinition(
             name="cohort_nightly",
             job_name=COHORT_JOB,
@@ -37,6 +39,27 @@ def schedules(study: Study) -> list[dg.ScheduleDefinition]:
         ),
         missing_schedule(study),
     ]
+
+
+def snapshot_schedule(study: Study) -> dg.ScheduleDefinition:
+    """Every five minutes, unless nothing has changed or the last one is still waiting: each run is kept for ever."""
+
+    @dg.schedule(
+        name="snapshot",
+        job_name=RESULTS_JOB,
+        cron_schedule="*/5 * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Publishes results.duckdb when a table has changed.",
+    )
+    def _snapshot(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        unfinished = dg.RunsFilter(job_name=RESULTS_JOB, statuses=UNFINISHED)
+        if context.instance.get_runs_count(unfinished):
+            return dg.SkipReason("the last snapshot is not finished")
+        if not is_stale(Session(study)):
+            return dg.SkipReason("no table has changed")
+        return dg.RunRequest()
+
+    return _snapshot
 
 
 def missing_schedule(study: Study) -> dg.ScheduleDefinition:
@@ -57,6 +80,7 @@ def missing_schedule(study: Study) -> dg.ScheduleDefinition:
         if not late:
             yield dg.SkipReason("every slide is up to date")
         moment = context.scheduled_execution_time.isoformat()
-        yield from run_requests(batches(keys, late, study.slides_per_run), job_name=SLIDES_JOB, run_key=moment)
+        groups = batches(keys, late, study.slides_per_run)
+        yield from run_requests(groups, job_name=SLIDES_JOB, run_key=moment, priority=NIGHTLY)
 
     return _missing

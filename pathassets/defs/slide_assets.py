@@ -14,6 +14,7 @@ import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs import describe
+from pathassets.defs.demands import demand_tags
 from pathassets.defs.partitions import SLIDES
 from pathassets.defs.resources import LogWatcher, Workshop
 from pathassets.recipes import Recipe, digest
@@ -95,6 +96,7 @@ def slide_chain(study: Study) -> dg.AssetsDefinition:
             "force": dg.Field(bool, default_value=False, description="Make results that are current again.")
         },
         pool="gpu",
+        op_tags=demand_tags(study.resources),
     )
     def _slide_chain(context: dg.AssetExecutionContext) -> Iterator[dg.AssetMaterialization]:
         run_batch(context, context.resources.study, _selected(context, nodes))

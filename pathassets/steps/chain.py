@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pathassets.errors import PathassetsError, Reason
+from pathassets.logs import about
 from pathassets.recipes import digest
 from pathassets.steps.made_from import as_json, inputs_of, options_of
 from pathassets.steps.nodes import Node, Step
@@ -132,14 +133,15 @@ def look(session: Session, slide_id: str, node: Node, done: Results, *, force: b
 
 def carry_out(session: Session, order: Order, make: Callable[[], Made]) -> StepResult:
     """Makes what was ordered and records what became of it; one slide's failure, of whatever kind, is a row and not the end."""
-    session.watcher.slide(order.slide_id, str(order.node.step))
     begun = time.perf_counter()
-    try:
-        made = make()
-        outcome = _success(order, made, made.seconds or time.perf_counter() - begun)
-    except Exception as error:  # noqa: BLE001  see above
-        outcome = _failed(order.slide_id, order.node, error)
-    return _ended(session, order, outcome)
+    with about(slide_id=order.slide_id, step=str(order.node.step), run_id=session.run_id):
+        session.watcher.slide(order.slide_id, str(order.node.step))
+        try:
+            made = make()
+            outcome = _success(order, made, made.seconds or time.perf_counter() - begun)
+        except Exception as error:  # noqa: BLE001  see above
+            outcome = _failed(order.slide_id, order.node, error)
+        return _ended(session, order, outcome)
 
 
 def run_node(session: Session, slide_id: str, node: Node, done: Results, *, force: bool = False) -> StepResult:
