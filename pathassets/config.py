@@ -55,12 +55,12 @@ class Study(BaseSettings):
         workers: Threads that read tiles; 0 = one per core.
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
+        resources: What one run asks of a cluster.
         tissue: How tissue is found.
         tilings: Named tilings.
         recipes: What is computed; each is a tiling seen by an encoder.
     """
 
-        resources: What one run asks of a cluster.
     model_config = SettingsConfigDict(env_prefix="PATHASSETS_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
     home: Path
@@ -70,6 +70,7 @@ class Study(BaseSettings):
     workers: int = Field(default=0, ge=0, le=256)
     batch_size: int | None = Field(default=None, ge=1, le=8192)
     slides_per_run: int = Field(default=16, ge=1, le=256)
+    resources: ResourceOptions = ResourceOptions()
     tissue: TissueOptions = TissueOptions()
     embeddings: EmbeddingOptions = EmbeddingOptions()
     vectors: VectorOptions = VectorOptions()
@@ -79,7 +80,6 @@ class Study(BaseSettings):
     recipes: tuple[Recipe, ...] = ()
 
     def __init__(self, home: Path | str | None = None, /, **settings: Any) -> None:
-    resources: ResourceOptions = ResourceOptions()
         folder = Path(home).expanduser().resolve() if home is not None else home_from_environment().resolve()
         try:
             super().__init__(home=folder, **settings)

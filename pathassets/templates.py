@@ -14,13 +14,13 @@ CONFIG_TEMPLATE = """\
 # workers = 0              # threads that read tiles; 0 = one per core
 # slides_per_run = 16      # slides in one Dagster run; the encoder is loaded once for all of them
 
+[resources]                # what one run of slides asks of Ray or Kubernetes; nothing by default, and one machine passes over it
+# as in: gpus = 1, cpus = 8, memory_gb = 32, each on a line of its own
+
 [tissue]
 # method = "auto"          # auto | otsu | entropy | none
 # mpp = 8.0                # resolution of the mask, µm per pixel
 # min_area_mm2 = 0.02      # smaller pieces are dropped
-[resources]                # what one run of slides asks of Ray or Kubernetes; nothing by default, and one machine passes over it
-# as in: gpus = 1, cpus = 8, memory_gb = 32, each on a line of its own
-
 # min_hole_mm2 = 0.005     # smaller holes are filled
 
 [tilings.px224_mpp050]     # the name is the first part of asset keys and SQL's column `recipe`

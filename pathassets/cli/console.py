@@ -173,9 +173,9 @@ def log_to(path: Path | None) -> None:
             handler = logging.FileHandler(path, delay=False)
     handler.setFormatter(formatter(log_format()))
     root.addHandler(handler)
+    if log_format() == "json":
+        root.addHandler(to_stderr())
     root.setLevel(logging.WARNING)
     logging.getLogger("pathassets").setLevel(logging.INFO)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     os.environ.setdefault("TQDM_DISABLE", "1")
-    if log_format() == "json":
-        root.addHandler(to_stderr())
