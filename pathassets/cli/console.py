@@ -98,6 +98,10 @@ class Lines:
             self._told = quarter
             say(f"  {slide_id}: {done} of {total} tiles embedded")
 
+    def waits(self, what: str, holder: str) -> None:
+        """Another process works on a slide, or has the device, and is waited for."""
+        say(f"  {what}: waiting for {holder}")
+
 
 class Records:
     """A watcher for programs: what happens becomes lines of the log."""
@@ -115,6 +119,10 @@ class Records:
         if tenth != self._told.get(slide_id):
             self._told[slide_id] = tenth
             log.info("tiles embedded", extra={"slide_id": slide_id, "step": "embeddings", "done": done, "total": total})
+
+    def waits(self, what: str, holder: str) -> None:
+        """Another process works on a slide, or has the device, and is waited for."""
+        log.info("waiting", extra={"for": what, "holder": holder})
 
 
 class Bar:
@@ -138,6 +146,11 @@ class Bar:
         speed = self._progress.tasks[self._tiles].speed
         rate = f"{done} of {total} tiles" + (f", {speed:.0f}/s" if speed else "")
         self._progress.update(self._tiles, completed=done, total=total, rate=rate)
+
+    def waits(self, what: str, holder: str) -> None:
+        """Another process works on a slide, or has the device, and is waited for."""
+        label = escape(f"{what}: waiting for {holder}")
+        self._progress.update(self._tiles, description=label, total=None, visible=True, completed=0, rate="")
 
 
 @contextmanager

@@ -21,11 +21,12 @@ from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
 from pathassets.defs.processes import process_tags, tidy_dead_runs
 from pathassets.defs.resources import Workshop
+from pathassets.defs.waiting import wait_for_places
 from pathassets.errors import ConfigError
 from pathassets.logs import begin_run
 from pathassets.steps.chain import StepResult
 from pathassets.steps.nodes import Node
-from pathassets.steps.session import Watcher
+from pathassets.steps.session import Silence, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,9 @@ class Launcher:
     ) -> None:
         run_id = make_new_run_id()
         begin_run(run_id)
-        result = self._defs.resolve_job_def(job).execute_in_process(
+        definition = self._defs.resolve_job_def(job)
+        wait_for_places(self._instance, definition, (self._workshop.watcher or Silence()).waits)
+        result = definition.execute_in_process(
             run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=self._instance,
             tags={**tags, **process_tags(run_id), **NO_RETRY},

@@ -66,3 +66,7 @@ class LogWatcher:
             self._tenths[slide_id] = tenth
             subject = {"slide_id": slide_id, "step": "embeddings", "done": done, "total": total}
             self._log.info(f"{slide_id}: {done} of {total} tiles embedded", extra=subject)
+
+    def waits(self, what: str, holder: str) -> None:
+        """Another process works on a slide, or has the device, and is waited for."""
+        self._log.info(f"{what}: waiting for {holder}")

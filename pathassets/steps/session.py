@@ -35,6 +35,9 @@ class Watcher(Protocol):
     def tiles(self, slide_id: str, done: int, total: int) -> None:
         """`done` of `total` tiles are embedded."""
 
+    def waits(self, what: str, holder: str) -> None:
+        """Another process works on a slide, or has the device, and is waited for."""
+
 
 class Silence:
     """A watcher that says nothing."""
@@ -43,6 +46,9 @@ class Silence:
         """See `Watcher`."""
 
     def tiles(self, slide_id: str, done: int, total: int) -> None:
+        """See `Watcher`."""
+
+    def waits(self, what: str, holder: str) -> None:
         """See `Watcher`."""
 
 
