@@ -176,3 +176,18 @@ def test_a_finished_shard_that_the_disk_lost_later_is_an_error_and_never_other_n
         read_embeddings(root, group).read()
     assert caught.value.reason is Reason.STORE_CORRUPT
     assert "--force" in caught.value.remedy
+
+
+def test_bad_tiles_of_shards_that_are_there_are_counted(root: Root):
+    with writer_of(root) as writer:
+        write(writer, [0, 1])
+        assert writer.n_bad == 0, "those of this writer are its caller's to count"
+    with writer_of(root) as again:
+        assert again.n_bad == 1
+    tear(root.local(again._shard_key(1)), "half")
+    with writer_of(root) as torn:
+        assert torn.n_bad == 0
+        write(torn, torn.missing_shards())
+        torn.finish(tile_frame(N))
+    with writer_of(root) as done:
+        assert done.n_bad == 1

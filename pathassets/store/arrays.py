@@ -72,6 +72,9 @@ class EmbeddingsWriter:
         dtype: `float16` or `float32`.
         shard_rows: Rows per shard; an unfinished group with another value is started anew.
         lock_timeout: Seconds to wait for another writer of the same group.
+
+    Attributes:
+        n_bad: Tiles that could not be read, of shards that were there when the writer was entered.
     """
 
     def __init__(
@@ -89,15 +92,19 @@ class EmbeddingsWriter:
         self.root, self.slide_id, self.digest = root, slide_id, digest
         self.n_tiles, self.dim, self.dtype, self.shard_rows = n_tiles, dim, dtype, shard_rows
         self.group = layout.group_key(slide_id, digest, NAME)
+        self.n_bad = 0
         self._lock_timeout = lock_timeout
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
         lock = layout.array_lock(self.slide_id, self.digest, NAME)
         self._exit.enter_context(self.root.lock(lock, self._lock_timeout))
+        self.n_bad = 0
         try:
             if not self.done:
                 self._prepare()
+            else:
+                self.n_bad = int(read_marker(self.root, self.group)["n_bad"])
         except BaseException:
             self._exit.close()
             raise
@@ -201,12 +208,14 @@ class EmbeddingsWriter:
                 self.root.delete(self._shard_key(shard))
 
     def _is_whole(self, shard: int) -> bool:
-        """Whether a shard and its notes can be read, and agree on which rows are good."""
+        """Whether a shard and its notes can be read, and agree on which rows are good; its bad ones are counted."""
         try:
             rows, notes = np.asarray(self._array[self.rows_of(shard)]), self._notes(shard)
-            return notes.height == len(rows) and not _not_finite(rows, notes).any()
+            is_whole = notes.height == len(rows) and not _not_finite(rows, notes).any()
         except Exception:  # noqa: BLE001  a torn file makes libraries say what they like
             return False
+        self.n_bad += int((notes["status"] != OK).sum()) if is_whole else 0
+        return is_whole
 
     def _open_array(self) -> zarr.Array:
         import zarr
