@@ -51,6 +51,7 @@ class Study(BaseSettings):
         home: The folder that holds the settings, the store, Dagster's state and `results.duckdb`.
         name: Shown in reports.
         inbox: Folders that the inbox sensor watches, relative to home.
+        automation: Whether Dagster's automation conditions ask for a slide's assets; if not, the inbox sensor does.
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.
         workers: Threads that read tiles; 0 = one per core.
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
@@ -66,6 +67,7 @@ class Study(BaseSettings):
     home: Path
     name: str = "study"
     inbox: tuple[str, ...] = ("inbox",)
+    automation: bool = False
     device: str = "auto"
     workers: int = Field(default=0, ge=0, le=256)
     batch_size: int | None = Field(default=None, ge=1, le=8192)

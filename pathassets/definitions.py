@@ -13,6 +13,7 @@ import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs.alerts import alert_sensors
+from pathassets.defs.automation import automation_sensor
 from pathassets.defs.cohort_assets import cohort_assets
 from pathassets.defs.jobs import jobs
 from pathassets.defs.loggers import begin_logs, loggers
@@ -37,7 +38,7 @@ def build_defs(study: Study, overrides: Mapping[str, Any] | None = None) -> dg.D
     return dg.Definitions(
         assets=[slide_chain(study), *cohort_assets(study)],
         jobs=jobs(study),
-        sensors=[inbox_sensor(study), dead_runs_sensor(), *alert_sensors(study)],
+        sensors=[inbox_sensor(study), automation_sensor(study), dead_runs_sensor(), *alert_sensors(study)],
         schedules=schedules(study),
         resources={"study": StudyResource(home=str(study.home)), **(overrides or {})},
         executor=dg.in_process_executor,

@@ -3,6 +3,8 @@
 Belongs here: specs and metadata. Does not belong: computing anything.
 """
 
+from datetime import timedelta
+
 import dagster as dg
 
 from pathassets.config import Study
@@ -13,6 +15,8 @@ from pathassets.recipes import Recipe
 from pathassets.steps.nodes import Step, chain
 
 RESULTS_KEY = dg.AssetKey(["results"])
+# `cohort_nightly` makes them every night: one that was missed is worth a look, two are a fault.
+NIGHTLY_MADE = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
 
 
 def cohort_assets(study: Study) -> list[dg.AssetsDefinition]:
@@ -55,6 +59,7 @@ def slide_map_asset(recipe: Recipe) -> dg.AssetsDefinition:
         group_name=group_of(scope),
         kinds={"scikitlearn", "parquet"},
         owners=OWNERS,
+        freshness_policy=NIGHTLY_MADE,
         required_resource_keys={"study"},
         metadata=describe.columns("slide_map"),
     )
@@ -86,6 +91,7 @@ def results_asset(study: Study) -> dg.AssetsDefinition:
         kinds={"duckdb"},
         owners=OWNERS,
         pool="publish",
+        freshness_policy=NIGHTLY_MADE,
         required_resource_keys={"study"},
     )
     def _results(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:

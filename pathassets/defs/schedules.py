@@ -69,8 +69,8 @@ def missing_schedule(study: Study) -> dg.ScheduleDefinition:
         name="missing_nightly",
         job_name=SLIDES_JOB,
         cron_schedule="0 1 * * *",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Materialises what is missing or out of date.",
+        default_status=dg.DefaultScheduleStatus.STOPPED if study.automation else dg.DefaultScheduleStatus.RUNNING,
+        description="Materialises what is missing or out of date; not needed where `automation = true`.",
     )
     def _missing(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         session = Session(study)

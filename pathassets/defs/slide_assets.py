@@ -14,6 +14,7 @@ import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs import describe
+from pathassets.defs.automation import slide_chain_condition
 from pathassets.defs.demands import demand_tags
 from pathassets.defs.partitions import SLIDES
 from pathassets.defs.resources import LogWatcher, Workshop
@@ -75,6 +76,7 @@ def asset_spec(session: Session, node: Node) -> dg.AssetSpec:
         owners=OWNERS,
         tags=tags,
         code_version=code_version(session, node),
+        automation_condition=slide_chain_condition(session.study),
         skippable=True,
         partitions_def=SLIDES,
         metadata=describe.static(node.step),
