@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pathassets.core.morphology import LARGE_PX, closed, grown, opened, shrunk
+from pathassets.core.morphology import closed, grown, highest, lowest, opened, shrunk
 
 
 def _mask(seed: int, share: float = 0.5) -> np.ndarray:
@@ -14,7 +14,7 @@ def _mask(seed: int, share: float = 0.5) -> np.ndarray:
     return noise > np.quantile(noise, 1 - share)
 
 
-@pytest.mark.parametrize("radius", [0.5, 1, 1.5, 2, 2.5, 3.9, 6, 12.5, LARGE_PX, LARGE_PX + 1, LARGE_PX + 5.5])
+@pytest.mark.parametrize("radius", [0.5, 1, 1.5, 2, 2.5, 3.9, 6, 12.5, 17, 30.5, 70, 100])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
 def test_growing_and_shrinking_are_euclidean(radius, share):
     mask = _mask(3, share)
@@ -52,3 +52,12 @@ def test_the_input_is_left_alone():
     grown(mask, 4)
     closed(mask, 4)
     assert (mask == before).all()
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 11, 23, 99])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_least_and_greatest_values_in_a_square_are_scipys(size, dtype):
+    values = (1000 * np.random.default_rng(1).normal(size=(40, 61))).astype(dtype)
+    assert (lowest(values, size) == ndimage.minimum_filter(values, size)).all()
+    assert (highest(values, size) == ndimage.maximum_filter(values, size)).all()
+    assert lowest(values, size).dtype == dtype

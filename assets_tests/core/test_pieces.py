@@ -86,6 +86,20 @@ def test_a_gap_at_the_border_is_no_hole():
     assert filled[31, 31]
 
 
+@pytest.mark.parametrize("thin_walls", [False, True])
+@pytest.mark.parametrize("least", [0, 1, 7, 20, 60])
+def test_holes_are_filled_alike_in_strips_and_at_once(monkeypatch, least, thin_walls):
+    """Snakes of gaps go through many strips; their true size decides."""
+    mask = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(300, 40)), (2, 0.6)) > -0.3
+    gaps, n = ndimage.label(~mask, structure=np.ones((3, 3)) if not thin_walls else None)
+    border = np.unique(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]))
+    small = (np.bincount(gaps.ravel()) < least) & ~np.isin(np.arange(n + 1), border)
+    small[0] = False
+    monkeypatch.setattr("pathassets.core.strips.STRIP_PIXELS", 1)
+    monkeypatch.setattr("pathassets.core.strips.LEAST_REACHES", 1)
+    assert (fill_holes(mask, least, thin_walls) == (mask | small[gaps])).all()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_polygons_and_labels_agree_on_any_mask(seed):
     rng = np.random.default_rng(seed)

@@ -36,8 +36,8 @@ def ink_pixels(rgb: NDArray[np.uint8], min_density: float = CORE_DENSITY) -> NDA
     Returns:
         bool (...).
     """
-    density = OPTICAL_DENSITY[rgb]
-    return ink_densities(density[..., 0], density[..., 1], density[..., 2], min_density)
+    red, green, blue = (OPTICAL_DENSITY.take(rgb[..., channel]) for channel in range(3))
+    return ink_densities(red, green, blue, min_density)
 
 
 def ink_densities(red: Floats, green: Floats, blue: Floats, min_density: float = CORE_DENSITY) -> NDArray[np.bool_]:

@@ -1,37 +1,47 @@
-"""Growing, shrinking, opening and closing masks with discs given in pixels.
+"""Growing, shrinking, opening and closing masks with discs given in pixels, and least and greatest values in squares.
 
-Belongs here: morphology on boolean pictures that is exact and fast enough for ten million pixels. Does not belong: what a
-mask means. `closed` treats the outside of the picture as empty, all others as more of what lies at the border.
+Belongs here: morphology that is exact and fast enough for ten million pixels. Does not belong: what a mask means.
+`closed` treats the outside of the picture as empty, all others as more of what lies at the border.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Mask = NDArray[np.bool_]
-
-# From this radius on a distance transform, whose cost does not depend on the radius, is faster.
-LARGE_PX = 16
 
 
 def grown(mask: Mask, radius: float) -> Mask:
     """Pixels at most `radius` (Euclidean) from a pixel of `mask`."""
     reach = int(radius)
-    if reach < 1 or not mask.any() or mask.all():
+    if reach < 1 or not mask.any():
         return mask
-    if reach > LARGE_PX:
-        return np.asarray(ndimage.distance_transform_edt(~mask) <= radius)
-    out = mask.copy()
     height = mask.shape[0]
-    for dy in range(min(reach, height - 1) + 1):
-        # A disc is a pile of lines: as long as the circle is wide at that height.
-        half = int((radius * radius - dy * dy) ** 0.5)
-        wide = ndimage.maximum_filter1d(mask.view(np.uint8), 2 * half + 1, axis=1, mode="constant").view(bool)
-        out[dy:] |= wide[: height - dy]
-        out[: height - dy] |= wide[dy:]
+    out = np.zeros_like(mask)
+    line, half = mask, 0
+    for dy in range(reach, -1, -1):
+        # A disc is a pile of lines: as long as the circle is wide at that height, and longer towards its middle.
+        wider = int((radius * radius - dy * dy) ** 0.5)
+        line, half = _wider(line, half, wider), wider
+        if dy < height:
+            out[dy:] |= line[: height - dy]
+            out[: height - dy] |= line[dy:]
     return out
+
+
+def _wider(line: Mask, half: int, wanted: int) -> Mask:
+    """Lines of `half` pixels to each side of every pixel of a mask made `wanted` long."""
+    while half < wanted:
+        # Lines that are moved by more than their length would leave gaps.
+        by = min(wanted - half, 2 * half + 1)
+        longer = line.copy()
+        longer[:, by:] |= line[:, :-by]
+        longer[:, :-by] |= line[:, by:]
+        line, half = longer, half + by
+    return line
 
 
 def shrunk(mask: Mask, radius: float) -> Mask:
@@ -50,3 +60,25 @@ def closed(mask: Mask, radius: float) -> Mask:
         return mask
     margin = int(radius) + 2
     return mask | shrunk(grown(np.pad(mask, margin), radius), radius)[margin:-margin, margin:-margin]
+
+
+def lowest(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """The least value in a square of `size` (odd) pixels around each."""
+    return _over_square(np.minimum, values, size)
+
+
+def highest(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """The greatest value in a square of `size` (odd) pixels around each."""
+    return _over_square(np.maximum, values, size)
+
+
+def _over_square(choose: np.ufunc, values: NDArray[Any], size: int) -> NDArray[Any]:
+    padded = np.pad(values, size // 2, mode="edge")
+    width = 1
+    while width < size:
+        # What is known of `width` pixels in a row gives what there is to know of up to twice as many.
+        by = min(width, size - width)
+        padded = choose(padded[:-by], padded[by:])
+        padded = choose(padded[:, :-by], padded[:, by:])
+        width += by
+    return padded

@@ -5,6 +5,7 @@ Belongs here: dropping small pieces, filling small holes, outlines, a user's own
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pathassets.core.geometry import area_mm2
+from pathassets.core.strips import by_strips, strips
 from pathassets.recipes import TissueOptions
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def tissue_pieces(
     most = SMALL_SHARE * mask.size
     filled = fill_holes(np.asarray(mask, bool), min(options.min_hole_mm2 / pixel_mm2, most))
     labels = _label_by_size(filled, 0 if options.method == "none" else min(options.min_area_mm2 / pixel_mm2, most))
-    boxes = ndimage.find_objects(labels + 1)
+    boxes = ndimage.find_objects(labels)
+    labels += np.int32(NO_PIECE)
     pieces = []
     for tissue_id, box in enumerate(boxes):
         geometry = _polygon(labels[box] == tissue_id, (box[0].start, box[1].start), (scale_x, scale_y))
@@ -84,8 +87,8 @@ class TissueMask:
         mask: bool (h, w).
         method: What was used: `otsu`, `entropy`, `none` or `file`.
         metrics: Numbers to look at. Shares of the picture: `tissue_share`, `ink_share`, `glass_share`. Shares of what the method
-            found before: `ink_removed`, `artefact_removed`. `agreement`: intersection over union of the two methods
-            (when both ran). `threshold`: in the method's unit. `white_level`: grey levels. `dark_background`: 0 or 1.
+            found before: `ink_removed`, `artefact_removed`. `threshold`: in the method's unit. `white_level`: grey
+            levels. `dark_background`: 0 or 1.
     """
 
     mask: Mask
@@ -131,25 +134,41 @@ def fill_holes(mask: Mask, min_pixels: float, thin_walls: bool = False) -> Mask:
 
     Gaps hang together over corners, as tissue does not; with `thin_walls` a diagonal line of single pixels parts them.
     """
+    # A gap of n pixels is at most n pixels high: one that a strip does not hold is too large to be filled.
+    reach = min(max(0, math.ceil(min_pixels)), mask.shape[0])
+    return by_strips(lambda part: _holes_filled(part, min_pixels, thin_walls), reach, np.bool_, mask)
+
+
+def _holes_filled(mask: Mask, min_pixels: float, thin_walls: bool) -> Mask:
     around = ndimage.generate_binary_structure(2, 1 if thin_walls else 2)
     gaps, n = ndimage.label(np.pad(~mask, 1, constant_values=True), structure=around)
     if n < 2:
         return mask
     # Padding joins all gaps at the border to one, which is never filled.
-    small = np.bincount(gaps.ravel(), minlength=n + 1) < min_pixels
+    small = _label_sizes(gaps, n) < min_pixels
     small[[0, gaps[0, 0]]] = False
-    inner = gaps[1:-1, 1:-1]
-    return np.asarray(mask | small[inner])
+    return mask | by_strips(small.take, 0, np.bool_, gaps)[1:-1, 1:-1]
+
+
+def _label_sizes(labels: NDArray[np.int32], n: int) -> NDArray[np.intp]:
+    """How many pixels have each label from 0 to `n`."""
+    sizes = np.zeros(n + 1, np.intp)
+    for rows in strips(labels.shape):
+        sizes += np.bincount(labels[rows].ravel(), minlength=n + 1)
+    return sizes
 
 
 def _label_by_size(mask: Mask, min_pixels: float) -> NDArray[np.int32]:
-    found, n = ndimage.label(mask)
-    sizes = np.bincount(found.ravel(), minlength=n + 1)[1:]
+    """1 for the largest piece, 2 for the next, ..., 0 elsewhere."""
+    labels, n = ndimage.label(mask)
+    sizes = _label_sizes(labels, n)[1:]
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] >= max(min_pixels, 1)]
-    lookup = np.full(n + 1, NO_PIECE, np.int32)
-    lookup[order + 1] = np.arange(order.size, dtype=np.int32)
-    return np.asarray(lookup[found])
+    lookup = np.zeros(n + 1, np.int32)
+    lookup[order + 1] = np.arange(1, order.size + 1, dtype=np.int32)
+    for rows in strips(labels.shape):
+        labels[rows] = lookup.take(labels[rows])
+    return np.asarray(labels)
 
 
 def _polygon(piece: Mask, offset: tuple[int, int], scale: tuple[float, float]) -> Polygon:

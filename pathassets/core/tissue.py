@@ -3,23 +3,32 @@
 Belongs here: masks by two methods, the choice between them, the removal of ink and the proof that what is left is not dirt.
 Does not belong: polygons (`pieces.py`), the colour of ink (`ink.py`), the white point (`background.py`), reading slides.
 
-`otsu` thresholds how much a place absorbs (or shines, on a dark background); `entropy` thresholds how varied it is. Both
-work on floating-point optical densities, so that no product wraps around, and both keep to absolute limits, so that an
-empty slide stays empty and a slide without glass is not cut in two. Lengths are µm, so that the resolution of the picture
-matters little between 4 and 16 µm/px. The limits were set on four scanned slides, a fluorescence scan, their copies
-faded to a quarter and restained as pale IHC, and empty slides with dye, dust, noise and vignetting.
+`otsu` thresholds how much a place absorbs (or shines, on a dark background); `entropy` thresholds how varied it is, and is
+asked only where `otsu` finds nothing. Both work on optical densities and keep to absolute limits, so that an empty slide
+stays empty and a slide without glass is not cut in two. Lengths are µm, so that the resolution of the picture matters
+little between 4 and 16 µm/px. The limits were set on four scanned slides, a fluorescence scan, their copies faded to a
+quarter and restained as pale IHC, and empty slides with dye, dust, noise and vignetting.
+
+Outlines and ink are found on pixels, strip by strip; what is a property of a neighbourhood (roughness, mean density, whole
+patches) on cells of 24 µm.
 """
 
 from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pathassets.core.background import Contrast, Floats, Mask, contrast, local_mean, roughness, smooth
+from pathassets.core.background import UNITS, Contrast, Densities, Floats, Mask, contrast, smooth, units
+from pathassets.core.cells import TINY, entropy_bits
 from pathassets.core.ink import FRINGE_DENSITY, ink_pixels
-from pathassets.core.morphology import closed, grown, opened, shrunk
+from pathassets.core.morphology import closed, grown, highest, lowest, opened, shrunk
 from pathassets.core.pieces import TissueMask, TissuePiece, fill_holes, mask_from_image, tissue_pieces
+from pathassets.core.strips import by_strips, strips
 from pathassets.recipes import TissueOptions
 
 __all__ = ["TissueMask", "TissuePiece", "find_tissue", "mask_from_image", "tissue_pieces"]
@@ -33,7 +42,7 @@ LEAST_DENSITY_WITHOUT_GLASS = 0.02
 # Otsu's threshold lies half way up to the strongly stained; pale parts of the same tissue begin well below.
 OTSU_SHARE = 0.6
 OTSU_CAP = 0.3
-# Roughness as a share of density, and its least value: pale tissue is above both, dye and shadows below (see `roughness`).
+# Roughness as a share of density, and its least value: pale tissue is above both, dye and shadows below.
 ROUGH_SHARE = 0.06
 ROUGH_LEAST = 0.0016
 # Pale tissue on a slide of strongly stained tissue is looked for at this distance from it, in patches at least twice
@@ -50,9 +59,11 @@ MESH_DENSITY = 0.2
 # Limits of the dark-field threshold: 5 to 40 grey levels above the dark level.
 LEAST_GLOW = 0.32
 SURE_GLOW = 0.67
-# Entropy in bits of the quantised signal within a disc: 0 where flat, 2 to 4 in tissue.
+# Entropy in bits of the quantised signal around a place: 0 where flat, 2 to 4 in tissue.
 LEAST_ENTROPY = 0.8
 SURE_ENTROPY = 2.0
+# The threshold is found to within a hundredth of a bit.
+ENTROPY_STEPS = 100
 DISC_UM = 24.0
 BORDER_UM = 32.0
 PEEL_UM = 20.0
@@ -61,6 +72,8 @@ LEAST_STEP = 0.004
 # Six standard deviations of the glass: its noise stays within one step.
 STEP_ROUGHNESS = 7.5
 GLOW_STEP = 0.04
+# Steps that are told apart on either side of the local mean.
+STEPS = 15
 # Gaps as narrow as twice this (fat cells, splits from sectioning) do not part tissue.
 CLOSE_UM = 16.0
 # Strokes are wider than single dark nuclei, and have soft borders.
@@ -98,45 +111,45 @@ def find_tissue(rgb: NDArray[np.uint8], mpp: float, options: TissueOptions | Non
     if options.method == "none" or rgb.size == 0:
         return TissueMask(np.ones(rgb.shape[:2], bool), "none", {"tissue_share": 1.0})
     scene = contrast(rgb, mpp)
-    ink = np.zeros(rgb.shape[:2], bool) if scene.dark else _ink(rgb, scene, mpp)
-    dense, threshold = _by_density(scene, mpp)
-    if options.method == "otsu":
-        return _cleaned("otsu", dense, threshold, scene, ink, mpp)
-    varied, bits = _by_entropy(scene, threshold, mpp)
-    entropy = _cleaned("entropy", varied, bits, scene, ink, mpp)
-    return (
-        entropy
-        if options.method == "entropy"
-        else _chosen(_cleaned("otsu", dense, threshold, scene, ink, mpp), entropy, mpp)
-    )
+    ink = np.zeros(rgb.shape[:2], bool) if scene.dark else _ink(rgb, scene)
+    if options.method == "entropy":
+        return _cleaned("entropy", *_by_entropy(scene), scene, ink)
+    otsu = _cleaned("otsu", *_by_density(scene), scene, ink)
+    if options.method == "otsu" or otsu.mask.any():
+        return otsu
+    # Unstained tissue: only a real patch counts.
+    entropy = _cleaned("entropy", *_by_entropy(scene), scene, ink)
+    return entropy if opened(entropy.mask, FAR_PATCH_UM / mpp).any() else otsu
 
 
-def _chosen(otsu: TissueMask, entropy: TissueMask, mpp: float) -> TissueMask:
-    """`otsu` follows borders more exactly; `entropy` speaks only when it alone finds a real patch (unstained tissue)."""
-    union = int(np.count_nonzero(otsu.mask | entropy.mask))
-    agreement = int(np.count_nonzero(otsu.mask & entropy.mask)) / union if union else 1.0
-    alone = not otsu.mask.any() and opened(entropy.mask, FAR_PATCH_UM / mpp).any()
-    best = entropy if alone else otsu
-    return TissueMask(best.mask, best.method, {**best.metrics, "agreement": agreement})
-
-
-def _cleaned(method: str, found: Mask, threshold: float, scene: Contrast, ink: Mask, mpp: float) -> TissueMask:
+def _cleaned(method: str, found: Mask, threshold: float, scene: Contrast, ink: Mask) -> TissueMask:
     """What a method found, without ink, ragged outlines and artefacts, with its metrics."""
-    clean = _peeled(closed(found & ~ink, CLOSE_UM / mpp) & ~ink, ink, scene, mpp)
-    # Strokes leave slivers of their borders; tissue that lies beside ink is thicker.
-    clean &= ~grown(ink, INK_SLIVER_UM / mpp) | opened(clean, INK_SLIVER_UM / 2 / mpp)
-    real = _without_artefacts(clean, scene, mpp)
+    reach = int((2 * CLOSE_UM + 2 * PEEL_UM + 2 * INK_SLIVER_UM) / scene.mpp) + 8
+    outlined = partial(_outlined, dark=scene.dark, mpp=scene.mpp)
+    clean = by_strips(outlined, reach, np.bool_, found, ink, scene.signal)
+    real = _without_artefacts(clean, scene)
     metrics = {
         "threshold": threshold,
         "tissue_share": float(real.mean()),
         "ink_share": float(ink.mean()),
         "ink_removed": _share(found & ink, found),
         "artefact_removed": _share(clean & ~real, clean),
-        "glass_share": float(scene.glass.mean()),
+        "glass_share": scene.glass_share,
         "white_level": scene.level,
         "dark_background": float(scene.dark),
     }
     return TissueMask(real, method, metrics)
+
+
+def _outlined(found: Mask, ink: Mask, signal: Densities, dark: bool, mpp: float) -> Mask:
+    """A strip of what was found without its ink, with gaps closed and outlines tidied."""
+    clean = closed(found & ~ink, CLOSE_UM / mpp) & ~ink
+    if not dark:
+        clean = _peeled(clean, ink, signal, mpp)
+    # Strokes leave slivers of their borders; tissue that lies beside ink is thicker.
+    if ink.any():
+        clean &= ~grown(ink, INK_SLIVER_UM / mpp) | opened(clean, INK_SLIVER_UM / 2 / mpp)
+    return clean
 
 
 def _share(part: Mask, whole: Mask) -> float:
@@ -144,45 +157,64 @@ def _share(part: Mask, whole: Mask) -> float:
     return int(np.count_nonzero(part)) / n if n else 0.0
 
 
-def _by_density(scene: Contrast, mpp: float) -> tuple[Mask, float]:
-    """What absorbs more than the glass; what absorbs little must also be rough (tissue is, dye and shadows are not)."""
-    signal = smooth(scene.signal, SMOOTH_UM, mpp)
+def _density_threshold(signal: Densities, scene: Contrast) -> float:
+    """Density (or glow) that is tissue, of the smoothed signal."""
     if scene.dark:
-        threshold = min(max(_otsu(signal), LEAST_GLOW), SURE_GLOW)
-        return signal > threshold, threshold
-    least = _least_density(scene)
-    threshold = min(max(OTSU_SHARE * _otsu(np.minimum(signal, OTSU_CAP)), least), SURE_DENSITY)
-    found = signal > threshold
+        return min(max(_otsu(_histogram(signal, UNITS)) / UNITS, LEAST_GLOW), SURE_GLOW)
+    middle = _otsu(_histogram(signal, units(OTSU_CAP))) / UNITS
+    return min(max(OTSU_SHARE * middle, _least_density(scene)), SURE_DENSITY)
+
+
+def _by_density(scene: Contrast) -> tuple[Mask, float]:
+    """What absorbs more than the glass; what absorbs little must also be rough (tissue is, dye and shadows are not)."""
+    signal = smooth(scene.signal, SMOOTH_UM, scene.mpp)
+    threshold = _density_threshold(signal, scene)
+    found = signal > units(threshold)
+    if scene.dark:
+        return found, threshold
     if threshold < SURE_DENSITY:
-        found &= (signal > SURE_DENSITY) | _rough(scene, np.ones_like(found), 2 * scene.roughness, mpp)
-    far = ~grown(found, FAR_UM / mpp)
-    pale = (signal > least) & far
-    if threshold > least and pale.any():
-        pale &= _rough(scene, far, 3 * scene.roughness, mpp)
-        found |= opened(pale, FAR_PATCH_UM / mpp)
-    return found | _mesh(scene, found, threshold, mpp), threshold
+        rough = _rough(scene, _everywhere(scene), 2 * scene.roughness)
+        found = scene.cells.within(found, rough) | (signal > units(SURE_DENSITY))
+    if threshold > _least_density(scene):
+        found |= _pale(signal, found, scene)
+    del signal
+    return found | _mesh(scene, found, threshold), threshold
 
 
-def _mesh(scene: Contrast, found: Mask, threshold: float, mpp: float) -> Mask:
+def _pale(signal: Densities, found: Mask, scene: Contrast) -> Mask:
+    """Patches of pale tissue far from what was found."""
+    cells, cell_um = scene.cells, scene.cells.edge * scene.mpp
+    least = units(_least_density(scene))
+    far = ~grown(cells.sums(found) > 0, FAR_UM / cell_um)
+    patches = far & (cells.sums(lambda rows: signal[rows] > least) > 0.5 * cells.edge**2)
+    if patches.any():
+        patches &= _rough(scene, far, 3 * scene.roughness)
+        patches = grown(opened(patches, FAR_PATCH_UM / cell_um), 1) & far
+    return cells.within(signal > least, patches)
+
+
+def _mesh(scene: Contrast, found: Mask, threshold: float) -> Mask:
     """Fat: a mesh of lines too thin to reach the threshold, filled where its meshes are closed, and wide as a whole.
 
     JPEG draws faint lines around tissue too, and along the picture's border.
     """
-    window = max(3, round(MESH_UM / mpp))
-    lines = scene.signal - ndimage.grey_opening(scene.signal, size=window)
-    net = lines > max(threshold / 3, 3 * scene.noise, MESH_LEAST_LINE)
-    net = closed((net & _inside(net.shape, mpp)) | found, MESH_CLOSE_UM / mpp)
-    filled = opened(fill_holes(net, MESH_UM**2 / mpp**2, thin_walls=True), MESH_LEAST_UM / mpp)
-    between = ~found
-    density = local_mean(np.where(between, scene.signal, 0), mpp) / np.maximum(
-        local_mean(between.astype(np.float32), mpp), 1e-6
-    )
-    return filled & (density > MESH_DENSITY * threshold)
+    mpp, cells = scene.mpp, scene.cells
+    window = max(3, round(MESH_UM / mpp)) | 1
+    least = units(max(threshold / 3, 3 * scene.noise, MESH_LEAST_LINE))
+
+    def lines(signal: Densities) -> Mask:
+        return np.asarray(signal - highest(lowest(signal, window), window) > least)
+
+    net = (by_strips(lines, window, np.bool_, scene.signal) & _inside(found.shape, mpp)) | found
+    net = by_strips(lambda part: closed(part, MESH_CLOSE_UM / mpp), int(2 * MESH_CLOSE_UM / mpp) + 2, np.bool_, net)
+    net = fill_holes(net, MESH_UM**2 / mpp**2, thin_walls=True)
+    net = by_strips(lambda part: opened(part, MESH_LEAST_UM / mpp), int(2 * MESH_LEAST_UM / mpp) + 2, np.bool_, net)
+    return cells.within(net, cells.mean_around(scene.signal, ~found) > MESH_DENSITY * threshold * UNITS)
 
 
 def _inside(shape: tuple[int, ...], mpp: float) -> Mask:
     """The picture without its border, where scanners and compression leave lines; all of it when it is tiny."""
-    margin = max(1, round(BORDER_UM / mpp))
+    margin = math.ceil(BORDER_UM / mpp)
     if min(shape) <= 2 * margin:
         return np.ones(shape, bool)
     inside = np.zeros(shape, bool)
@@ -191,95 +223,153 @@ def _inside(shape: tuple[int, ...], mpp: float) -> Mask:
 
 
 def _least_density(scene: Contrast) -> float:
-    return max(LEAST_DENSITY, 3 * scene.noise) if scene.glass.any() else LEAST_DENSITY_WITHOUT_GLASS
+    return max(LEAST_DENSITY, 3 * scene.noise) if scene.glass_share else LEAST_DENSITY_WITHOUT_GLASS
 
 
-def _rough(scene: Contrast, where: Mask, least: float, mpp: float) -> Mask:
-    """Where the picture is as rough as tissue of its density, looking only at the pixels `where`."""
-    where = where & _inside(where.shape, mpp)
-    weight = local_mean(where.astype(np.float32), mpp) + np.float32(1e-6)
-    density = local_mean(np.where(where, scene.signal, 0), mpp) / weight
-    limit = np.maximum(ROUGH_SHARE * density, max(least, ROUGH_LEAST))
-    return np.asarray(roughness(scene.mean, where, mpp) > limit)
+def _everywhere(scene: Contrast) -> Mask:
+    return np.ones(scene.cells.shape, bool)
 
 
-def _by_entropy(scene: Contrast, density: float, mpp: float) -> tuple[Mask, float]:
-    """Where the signal takes many values within a disc.
+def _rough(scene: Contrast, where: Mask, least: float) -> Mask:
+    """Cells around which the picture is as rough as tissue of its density, looking only at the cells `where`."""
+    where = where & _inside(where.shape, scene.cells.edge * scene.mpp)
+    density = scene.cells.mean_around(scene.signal, where)
+    limit = np.maximum(ROUGH_SHARE * density, UNITS * max(least, ROUGH_LEAST))
+    return np.asarray(scene.cells.roughness(scene.mean, where) > limit)
 
-    Slow changes are taken away first, and the steps are too coarse to see the noise of empty places: a third of the
-    threshold on `density`, or more where the glass is rough.
-    """
-    from skimage.filters.rank import entropy
-    from skimage.morphology import disk
 
+def _by_entropy(scene: Contrast) -> tuple[Mask, float]:
+    """Where the signal takes many values around a place, which is also as rough as tissue, or dense."""
+    where = _not_empty(scene)
+    if not where.any():
+        return where, SURE_ENTROPY
+    bits, grains = entropy_bits(_steps(scene), scene.mpp)
+    threshold = _otsu(np.bincount((bits * ENTROPY_STEPS).astype(np.intp).ravel())) / ENTROPY_STEPS
+    threshold = min(max(threshold, LEAST_ENTROPY), SURE_ENTROPY)
+    # A square that touches tissue with a part of it is varied already: the find is larger than the tissue all around.
+    whole = grains.spread(closed(bits > threshold, 2 * DISC_UM / (grains.edge * scene.mpp)))
+    return shrunk(whole, 0.6 * DISC_UM / scene.mpp) & where, threshold
+
+
+def _not_empty(scene: Contrast) -> Mask:
+    """Places where something absorbs (or shines) at all, and more than dye and shadows do."""
+    cells, everywhere = scene.cells, _everywhere(scene)
+    signal = cells.mean_around(scene.signal, everywhere)
     if scene.dark:
-        step, signal, least = GLOW_STEP, np.maximum(scene.signal, LEAST_GLOW), LEAST_GLOW
+        return cells.spread(signal > units(LEAST_GLOW))
+    rough = _rough(scene, everywhere, 2 * scene.roughness)
+    where = cells.spread(rough) | (scene.signal > units(SURE_DENSITY))
+    return cells.within(where, signal > units(_least_density(scene)))
+
+
+def _steps(scene: Contrast) -> NDArray[np.uint8]:
+    """How many steps each pixel lies above (more than `STEPS`) or below its local mean.
+
+    The steps are too coarse to see the noise of empty places: a third of the threshold on density, or more where the
+    glass is rough.
+    """
+    cells, signal, step = scene.cells, scene.mean, GLOW_STEP
+    if scene.dark:
+        signal = np.maximum(signal, units(LEAST_GLOW))
     else:
-        step = max(density / 3, STEP_ROUGHNESS * scene.roughness, LEAST_STEP)
-        signal, least = scene.mean, _least_density(scene)
-    levels = np.clip((signal - local_mean(signal, mpp)) / step + 128.5, 0, 255).astype(np.uint8)
-    bits = entropy(levels, disk(max(2, round(DISC_UM / mpp)))).astype(np.float32)
-    threshold = min(max(_otsu(bits), LEAST_ENTROPY), SURE_ENTROPY)
-    # A disc that touches tissue with a part of it is varied already: the find is larger than the tissue all around.
-    whole = closed(bits > threshold, 2 * DISC_UM / mpp)
-    inner = shrunk(whole, 0.6 * DISC_UM / mpp)
-    if not scene.dark:
-        inner &= _rough(scene, np.ones_like(inner), 2 * scene.roughness, mpp) | (scene.signal > SURE_DENSITY)
-    return inner & (smooth(scene.signal, DISC_UM, mpp) > least), threshold
+        threshold = _density_threshold(smooth(scene.signal, SMOOTH_UM, scene.mpp), scene)
+        step = max(threshold / 3, STEP_ROUGHNESS * scene.roughness, LEAST_STEP)
+    mean = cells.mean_around(signal, _everywhere(scene))
+    out = np.empty(signal.shape, np.uint8)
+    for rows in strips(signal.shape, cells.edge):
+        away = (signal[rows] - cells.blended(mean, rows)) / np.float32(step * UNITS)
+        out[rows] = np.clip(away + (STEPS + 0.5), 0, 2 * STEPS)
+    return out
 
 
-def _otsu(values: Floats) -> float:
+def _histogram(values: Densities, most: int) -> NDArray[np.intp]:
+    """How many pixels have each value from 0 to `most`; what is above counts as `most`."""
+    counts = np.zeros(most + 1, np.intp)
+    for rows in strips(values.shape):
+        counts += np.bincount(np.clip(values[rows], 0, most).ravel(), minlength=most + 1)
+    return counts
+
+
+def _otsu(counts: NDArray[np.intp]) -> float:
+    """The value that parts a histogram into the two most different halves; infinite when all values are the same."""
     from skimage.filters import threshold_otsu
 
-    return float(threshold_otsu(values)) if values.max() > values.min() else float("inf")
+    seen = np.flatnonzero(counts)
+    if seen.size < 2:
+        return float("inf")
+    return float(threshold_otsu(hist=(counts[seen], seen)))
 
 
-def _ink(rgb: NDArray[np.uint8], scene: Contrast, mpp: float) -> Mask:
+def _ink(rgb: NDArray[np.uint8], scene: Contrast) -> Mask:
     """Strokes and blots: ink-coloured patches wider than a nucleus, with the soft borders that hang on them."""
-    core = opened(ink_pixels(rgb), INK_LEAST_UM / mpp)
-    core &= ~_stained(core, scene, mpp)
+    mpp = scene.mpp
+    wide = INK_LEAST_UM / mpp
+    core = by_strips(lambda part: opened(ink_pixels(part), wide), int(2 * wide) + 2, np.bool_, rgb)
+    if core.any():
+        core &= ~_stained(core, scene)
     if not core.any():
         return core
-    near = grown(core, INK_FRINGE_UM / mpp)
-    near[near] = ink_pixels(rgb[near], FRINGE_DENSITY)
-    strokes = ndimage.binary_propagation(core, mask=core | near)
+    fringe = INK_FRINGE_UM / mpp
+    near = by_strips(partial(_with_fringe, reach=fringe), int(fringe), np.bool_, core, rgb)
+    strokes = ndimage.binary_propagation(core, mask=near)
     # Mixed with glass or tissue in one pixel, ink loses its hue.
-    return grown(strokes, INK_BORDER_UM / mpp + 0.5)
+    border = INK_BORDER_UM / mpp + 0.5
+    return by_strips(lambda part: grown(part, border), int(border), np.bool_, strokes)
 
 
-def _stained(ink: Mask, scene: Contrast, mpp: float) -> Mask:
+def _with_fringe(core: Mask, rgb: NDArray[np.uint8], reach: float) -> Mask:
+    """Ink, and what beside it has ink's colour though it is paler."""
+    near = grown(core, reach)
+    near[near] = ink_pixels(rgb[near], FRINGE_DENSITY)
+    return near | core
+
+
+def _stained(ink: Mask, scene: Contrast) -> Mask:
     """The part of `ink` that is a stain after all: trichrome or alcian blue colours much of the tissue, and roughly."""
-    coloured = ink & (scene.chroma > 0.3 * scene.signal)
-    dense = scene.signal > SURE_DENSITY
-    if not coloured.any() or np.count_nonzero(coloured) < STAIN_SHARE * np.count_nonzero(dense):
+    coloured = by_strips(
+        lambda ink, chroma, signal: ink & (chroma > 0.3 * signal), 0, np.bool_, ink, scene.chroma, scene.signal
+    )
+    n_dense = np.count_nonzero(scene.signal > units(SURE_DENSITY))
+    if not coloured.any() or np.count_nonzero(coloured) < STAIN_SHARE * n_dense:
         return np.zeros_like(ink)
     # The soft borders of strokes are rough; only their inside is smooth.
-    inner = shrunk(coloured, INK_BORDER_UM / mpp)
+    inner = shrunk(coloured, INK_BORDER_UM / scene.mpp)
     inner = inner if inner.any() else coloured
-    rough = roughness(scene.mean, inner, mpp)[inner] / np.maximum(scene.mean[inner], 1e-6)
+    cells, here = scene.cells, scene.cells.sums(inner) > 0
+    rough = cells.roughness(scene.mean, inner)[here] / np.maximum(cells.mean_around(scene.mean, inner)[here], 1)
     return coloured if np.median(rough) > STAIN_ROUGH_SHARE else np.zeros_like(ink)
 
 
-def _peeled(found: Mask, ink: Mask, scene: Contrast, mpp: float) -> Mask:
+def _peeled(found: Mask, ink: Mask, signal: Densities, mpp: float) -> Mask:
     """Takes the blur of smoothing, closing and JPEG off the outline: pixels much paler than what they lie beside."""
-    if scene.dark or not found.any():
+    if not found.any():
         return found
     reach = max(1, round(PEEL_UM / mpp))
-    beside = ndimage.maximum_filter(smooth(np.where(ink, 0, scene.signal), SMOOTH_UM, mpp), size=2 * reach + 1)
+    beside = highest(smooth(np.where(ink, np.int16(0), signal), SMOOTH_UM, mpp), 2 * reach + 1)
     border = ~shrunk(found | ink, PEEL_UM / mpp)
-    return found & ~(border & (scene.signal < PEEL_SHARE * beside))
+    return found & ~(border & (signal < np.float32(PEEL_SHARE) * beside))
 
 
-def _without_artefacts(found: Mask, scene: Contrast, mpp: float) -> Mask:
-    """Leaves out patches that are flat (stickers, shadows, filling) or grey among coloured ones (dust, bubbles)."""
-    labels, n = ndimage.label(found)
+def _without_artefacts(found: Mask, scene: Contrast) -> Mask:
+    """Leaves out patches that are flat (stickers, shadows, filling) or grey among coloured ones (dust, bubbles).
+
+    What lies in the same cell or in cells side by side is one patch: closing has filled gaps of that width.
+    """
+    cells = scene.cells
+    counts = cells.sums(found)
+    labels, n = ndimage.label(counts > 0)
     if n == 0 or scene.dark:
         return found
-    index = np.arange(1, n + 1)
-    density = np.maximum(ndimage.mean(scene.signal, labels, index), 1e-6)
-    flat = ndimage.mean(roughness(scene.mean, found, mpp), labels, index) < 0.25 * ROUGH_SHARE * density
-    grey = ndimage.mean(scene.chroma, labels, index) < GREY_CHROMA * density
-    sizes = np.bincount(labels.ravel(), minlength=n + 1)[1:]
+
+    def per_patch(values: Floats) -> NDArray[Any]:
+        return np.bincount(labels.ravel(), values.ravel(), minlength=n + 1)[1:]
+
+    def total(values: Densities) -> NDArray[Any]:
+        return per_patch(cells.sums(lambda rows: np.multiply(values[rows], found[rows], dtype=np.float32)))
+
+    sizes, density = per_patch(counts), np.maximum(total(scene.signal), TINY)
+    flat = per_patch(counts * cells.roughness(scene.mean, found)) < 0.25 * ROUGH_SHARE * density
+    grey = total(scene.chroma) < GREY_CHROMA * density
     # On an unstained or greyscale slide everything is grey, and that says nothing.
     dropped = flat | (grey & (sizes[grey].sum() < 0.5 * sizes.sum()))
-    return np.asarray(np.append(False, ~dropped)[labels])
+    return cells.within(found, np.append(False, ~dropped)[labels])

@@ -119,14 +119,15 @@ def read_mask(path: Path, shape: tuple[int, int]) -> TissueMask:
 
 
 def pack_labels(labels: np.ndarray) -> bytes:
-    """A label image (h, w, int32; -1 = none) as compressed bytes."""
+    """A label image (h, w, int32; -1 = none) as compressed bytes; two bytes a pixel are enough for most."""
+    small = labels.size == 0 or labels.max() <= np.iinfo(np.int16).max
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, labels=labels.astype(np.int32))
+    np.savez_compressed(buffer, labels=labels.astype(np.int16 if small else np.int32))
     return buffer.getvalue()
 
 
 def load_labels(session: Session, slide_id: str) -> np.ndarray:
     """The slide's tissue label image (h, w, int32; -1 = none)."""
     with np.load(io.BytesIO(session.root.read(layout.tissue_labels_key(slide_id))), allow_pickle=False) as data:
-        labels: np.ndarray = data["labels"]
+        labels: np.ndarray = data["labels"].astype(np.int32, copy=False)
     return labels
