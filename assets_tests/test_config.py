@@ -22,8 +22,11 @@ def test_the_template_s_comments_are_the_defaults(tmp_path):
     init_home(plain)
     init_home(spelled)
     lines = (spelled / CONFIG_FILE).read_text().splitlines()
-    wanted = ("name =", "inbox =", "device", "workers", "slides_per_run", "method =", "mpp =", "min_", "overlap", "edge",
-              "batch_size", "precision", "dtype", "max_bad", "methods", "variants", "resolution", "n_pcs", "n_neighbors")  # fmt: skip
+    wanted = (
+        "name =", "inbox =", "automation", "cache_gb", "device", "workers", "memory", "stall", "slides_per_run", "method =",
+        "mpp =", "min_", "overlap", "edge", "batch_size", "precision", "compile", "dtype", "max_bad", "methods", "variants",
+        "resolution", "n_pcs", "n_neighbors",
+    )  # fmt: skip
     text = "\n".join(
         line.removeprefix("# ") if line.startswith("# ") and line[2:].startswith(wanted) else line
         for line in lines

@@ -28,6 +28,7 @@ from pathassets.recipes import (
     VectorOptions,
     slug,
 )
+from pathassets.slides.places import has_password, is_uri
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,9 +51,10 @@ class Study(BaseSettings):
     Attributes:
         home: The folder that holds the settings, the store, Dagster's state and `results.duckdb`.
         name: Shown in reports.
-        inbox: Folders that the inbox sensor watches, relative to home.
+        inbox: What the inbox sensor watches: folders, relative to home, and object stores such as `s3://lab/slides`.
         automation: Whether Dagster's automation conditions ask for a slide's assets; if not, the inbox sensor does.
-        device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.
+        cache_gb: Room for local copies of remote slides, GB.
+        device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; several share the slides out: `cuda:0,cuda:1`, `cuda:all`.
         workers: Threads that read tiles; 0 = one per core.
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
@@ -68,6 +70,7 @@ class Study(BaseSettings):
     name: str = "study"
     inbox: tuple[str, ...] = ("inbox",)
     automation: bool = False
+    cache_gb: float = Field(default=200.0, gt=0)
     device: str = "auto"
     workers: int = Field(default=0, ge=0, le=256)
     batch_size: int | None = Field(default=None, ge=1, le=8192)
@@ -118,6 +121,14 @@ class Study(BaseSettings):
             raise ValueError(f"two recipes have the name {twice[0]!r}; give one of them a `name` of its own")
         return self
 
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Study:
+        if any(has_password(place) for place in self.inbox):
+            raise ValueError(
+                "a URI of `inbox` holds a password, which every table would show; keep it in the environment"
+            )
+        return self
+
     @property
     def store_path(self) -> Path:
         """Absolute path of the store's root."""
@@ -145,8 +156,19 @@ class Study(BaseSettings):
 
     @property
     def inbox_paths(self) -> tuple[Path, ...]:
-        """Absolute inbox folders."""
-        return tuple((self.home / folder).resolve() for folder in self.inbox)
+        """Absolute inbox folders, without the object stores."""
+        return tuple((self.home / folder).resolve() for folder in self.inbox if not is_uri(folder))
+
+    @property
+    def inbox_places(self) -> tuple[str, ...]:
+        """Absolute inbox folders and the URIs of object stores, each once."""
+        places = (place.rstrip("/") if is_uri(place) else str((self.home / place).resolve()) for place in self.inbox)
+        return tuple(dict.fromkeys(places))
+
+    @property
+    def copies_path(self) -> Path:
+        """Local copies of remote slides."""
+        return self.home / ".cache" / "slides"
 
     @property
     def used_tilings(self) -> tuple[Tiling, ...]:

@@ -9,8 +9,10 @@ CONFIG_TEMPLATE = """\
 
 [study]
 # name = "study"
-# inbox = ["inbox"]        # folders that the inbox sensor watches
-# device = "auto"          # auto | cuda | cuda:1 | mps | cpu
+# inbox = ["inbox"]        # what the inbox sensor watches: folders, and object stores such as "s3://lab/slides"
+# automation = false       # true: Dagster's automation conditions ask for a slide's assets, not the inbox sensor
+# cache_gb = 200           # room for local copies of slides in object stores
+# device = "auto"          # auto | cuda | cuda:1 | mps | cpu; several share the slides out: "cuda:0,cuda:1", "cuda:all"
 # workers = 0              # threads that read tiles; 0 = one per core
 # slides_per_run = 16      # slides in one Dagster run; the encoder is loaded once for all of them
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from support.object_store import bucket, no_server, s3_address  # noqa: F401  fixtures
 
 from pathassets.config import CONFIG_FILE, Study
 

@@ -1,59 +1,256 @@
-"""The inbox sensor and the nightly schedule, tick by tick."""
+"""The inbox sensor and the nightly schedule, tick by tick, on a real instance: what is asked for, and how much at once."""
 
 from __future__ import annotations
 
+import functools
+import json
+import os
 import shutil
+import time
+from datetime import UTC, datetime
 
 import dagster as dg
+import pytest
+from support.inbox import Inbox
 
+from pathassets.defs import sensors
 from pathassets.defs.partitions import add_slides
 from pathassets.defs.schedules import missing_schedule
-from pathassets.defs.sensors import inbox_sensor
+from pathassets.steps import inbox as inbox_module
 from pathassets.steps.register import register
 from pathassets.steps.session import Session
 
 
-def tick(study, instance, cursor):
-    context = dg.build_sensor_context(instance=instance, cursor=cursor)
-    result = inbox_sensor(study)(context)
-    return result, result.cursor if isinstance(result, dg.SensorResult) else context.cursor
+@pytest.fixture
+def inbox(study, instance):
+    return Inbox(study.home, instance)
 
 
-def test_a_file_is_taken_when_it_has_lain_still_for_a_tick(study, instance, slide_file):
-    shutil.copy(slide_file, study.home / "inbox" / "new.tiff")
-    first, cursor = tick(study, instance, None)
-    assert isinstance(first, dg.SkipReason)
-    second, cursor = tick(study, instance, cursor)
-    assert len(second.run_requests) == 1
-    assert len(second.dynamic_partitions_requests[0].partition_keys) == 1
-    third, _ = tick(study, instance, cursor)
-    assert isinstance(third, dg.SkipReason)
+@pytest.fixture
+def limit(monkeypatch):
+    """Makes a look do less."""
+
+    def set_limits(**limits):
+        monkeypatch.setattr(inbox_module, "Limits", functools.partial(inbox_module.Limits, **limits))
+
+    return set_limits
 
 
-def test_a_file_that_grows_is_left_alone(study, instance, slide_file):
-    growing = study.home / "inbox" / "growing.tiff"
-    growing.write_bytes(slide_file.read_bytes()[:1000])
-    _, cursor = tick(study, instance, None)
-    growing.write_bytes(slide_file.read_bytes()[:2000])
-    result, cursor = tick(study, instance, cursor)
-    assert isinstance(result, dg.SkipReason)
-    result, _ = tick(study, instance, cursor)
-    assert isinstance(result, dg.SensorResult)
+def test_a_file_is_taken_when_it_has_lain_still_for_a_tick(inbox, slide_file):
+    shutil.copy(slide_file, inbox.folder / "new.tiff")
+    first = inbox.tick()
+    assert not first.run_requests
+    assert inbox.state(first) == "1 new files are waited for"
+    second = inbox.tick()
+    assert inbox.groups(second) == [inbox.partitions()]
+    assert [slide_id.rpartition("-")[0] for slide_id in inbox.partitions()] == ["new"]
+    third = inbox.tick()
+    assert not third.run_requests
+    assert inbox.state(third) == "no new files"
 
 
-def test_what_is_no_slide_is_registered_all_the_same(study, instance):
-    (study.home / "inbox" / "bad.svs").write_text("no slide")
-    _, cursor = tick(study, instance, None)
-    result, _ = tick(study, instance, cursor)
-    assert len(result.run_requests) == 1
+def test_a_file_that_grows_is_left_alone(inbox, slide_file):
+    inbox.drop("growing.tiff", slide_file.read_bytes()[:1000])
+    inbox.tick()
+    inbox.drop("growing.tiff", slide_file.read_bytes()[:2000])
+    assert not inbox.tick().run_requests
+    assert len(inbox.tick().run_requests) == 1
 
 
-def test_the_night_run_asks_for_what_is_missing(study, instance, slide_file):
-    ids = [entry.slide_id for entry in register(Session(study), [slide_file])]
+def test_what_is_no_slide_inside_is_registered_all_the_same(inbox):
+    inbox.drop("bad.svs", "no slide")
+    assert len(inbox.ticks(2).run_requests) == 1
+
+
+def test_many_files_become_batches(inbox):
+    for i in range(10):
+        inbox.drop(f"{i}.svs")
+    groups = inbox.groups(inbox.ticks(2))
+    assert [len(group) for group in groups] == [4, 4, 2]  # slides_per_run = 4
+    assert [slide_id for group in groups for slide_id in group] == inbox.partitions()
+
+
+def test_a_tick_does_a_bounded_amount_and_the_next_goes_on(inbox, limit):
+    limit(files=3)
+    for i in range(8):
+        inbox.drop(f"{i}.svs")
+    inbox.tick()
+    counts = [len(inbox.partitions()) for _ in range(4) if inbox.tick()]
+    assert counts == [3, 6, 8, 8]
+    assert sorted(inbox.asked) == sorted(inbox.partitions())
+
+
+def test_a_tick_without_time_registers_nothing_and_loses_nothing(inbox, limit):
+    inbox.drop("a.svs")
+    limit(seconds=-1.0)
+    assert not inbox.ticks(3).run_requests
+    limit(seconds=20.0)
+    assert len(inbox.tick().run_requests) == 1
+
+
+def test_a_tick_looks_at_the_partitions_once(inbox, monkeypatch):
+    for i in range(5):
+        inbox.drop(f"{i}.svs")
+    calls = []
+    for name in ("get_dynamic_partitions", "has_dynamic_partition", "get_dynamic_partitions_definition_id"):
+        real = getattr(dg.DagsterInstance, name)
+        monkeypatch.setattr(
+            dg.DagsterInstance, name, lambda *args, real=real, name=name: calls.append(name) or real(*args)
+        )
+    with dg.build_sensor_context(instance=inbox.instance) as context:
+        sensors.inbox_sensor(inbox.study)(context)
+    assert calls == ["get_dynamic_partitions"]
+
+
+def test_the_cursor_stays_small(inbox):
+    for i in range(300):
+        inbox.drop(f"{'long' * 20}_{i}.svs")
+        inbox.drop(f"{'long' * 20}_{i}.txt")
+    inbox.tick()
+    assert len(inbox.cursor) < 150
+    assert json.loads(inbox.cursor)["waiting"] == 300
+
+
+def test_with_automation_slides_are_only_registered(study, instance):
+    inbox = Inbox(study.home, instance, automation=True)
+    inbox.drop("a.svs")
+    result = inbox.ticks(2)
+    assert len(inbox.partitions()) == 1
+    assert not result.run_requests
+
+
+def test_a_slide_whose_tick_died_is_asked_for_by_the_next(inbox):
+    """Registered, and then the process ended before Dagster had heard of it."""
+    path = inbox.drop("a.svs")
+    register(Session(inbox.study), [path])
+    assert len(inbox.tick().run_requests) == 1
+    assert len(inbox.partitions()) == 1
+    assert not inbox.tick().run_requests
+
+
+def test_many_that_dagster_does_not_know_come_in_portions(inbox, limit):
+    register(Session(inbox.study), [inbox.drop(f"{i}.svs") for i in range(7)])
+    limit(handed=3)
+    assert [len(inbox.partitions()) for _ in range(4) if inbox.tick()] == [3, 6, 7, 7]
+
+
+def test_slides_that_lie_elsewhere_are_not_the_inbox_s_affair(inbox, tmp_path):
+    (tmp_path / "elsewhere.svs").write_bytes(b"x")
+    register(Session(inbox.study), [tmp_path / "elsewhere.svs"])
+    inbox.ticks(3)
+    assert inbox.partitions() == []
+    (tmp_path / "elsewhere.svs").unlink()
+    inbox.ticks(3)
+    assert [row["missing_since"] for row in inbox.rows().values()] == [None]
+
+
+def test_slides_of_the_manifest_are_taken_too(inbox, tmp_path):
+    outside = tmp_path / "outside" / "b.svs"
+    outside.parent.mkdir()
+    outside.write_bytes(b"b")
+    (inbox.home / "slides.csv").write_text(f"path,mpp\n{outside},0.5\n{tmp_path}/nowhere.svs,0.5\n")
+    assert len(inbox.ticks(2).run_requests) == 1
+    assert [row["path"] for row in inbox.rows().values()] == [str(outside)]
+
+
+def test_a_manifest_that_cannot_be_read_stops_nothing(inbox):
+    (inbox.home / "slides.csv").write_text("mpp\nsoon\n")
+    inbox.drop("a.svs")
+    assert "no column path" in inbox.state(inbox.tick())
+    assert len(inbox.tick().run_requests) == 1
+
+
+def test_a_look_that_takes_too_long_is_taken_by_a_later_tick(inbox, monkeypatch):
+    inbox.drop("a.svs")
+    inbox.tick()
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 0.2)
+    slow = inbox_module.sight
+    monkeypatch.setattr(inbox_module, "sight", lambda *args: time.sleep(1.0) or slow(*args))
+    result = inbox.tick()
+    assert not result.run_requests
+    assert "no answer" in inbox.state(result)
+    monkeypatch.setattr(inbox_module, "sight", slow)
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 50.0)
+    assert len(inbox.tick().run_requests) == 1
+    assert not inbox.tick().run_requests
+
+
+def test_a_sensor_that_is_reset_looks_twice_again(inbox):
+    inbox.drop("a.svs")
+    inbox.tick()
+    inbox.cursor = None
+    assert not inbox.tick().run_requests
+    assert len(inbox.tick().run_requests) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"waiting": 3, "more": 1}'])
+def test_a_damaged_memory_costs_a_look(inbox, damage):
+    inbox.drop("a.svs")
+    inbox.tick()
+    (memory,) = (inbox.home / "store" / "cache" / "inbox").iterdir()
+    memory.write_bytes(damage)
+    assert len(inbox.ticks(2).run_requests) == 1
+
+
+def test_a_store_that_cannot_be_written_is_said_and_no_tick_fails(inbox, monkeypatch):
+    from pathassets.store import root
+
+    def full(temp, target):
+        raise OSError(28, "No space left on device")
+
+    inbox.drop("a.svs")
+    inbox.tick()
+    replace = root._replace
+    monkeypatch.setattr(root, "_replace", full)
+    result = inbox.tick()
+    assert not result.run_requests
+    assert "No space left" in inbox.state(result)
+    monkeypatch.setattr(root, "_replace", replace)
+    assert len(inbox.tick().run_requests) == 1
+
+
+def test_a_store_that_cannot_be_listed_is_said_and_no_tick_fails(inbox, monkeypatch):
+    from pathassets.store import root
+
+    def gone(folder, *, temps):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(root, "_files", gone)
+    assert "Input/output error" in inbox.state(inbox.tick())
+
+
+def test_what_is_said_once_reaches_the_log_of_the_tick(inbox, caplog, monkeypatch):
+    monkeypatch.setattr(dg.SensorEvaluationContext, "log", property(lambda self: caplog_logger))
+    import logging
+
+    caplog_logger = logging.getLogger("tick")
+    caplog.set_level("INFO")
+    inbox.drop("notes.txt", "x")
+    inbox.tick()
+    assert [record.message for record in caplog.records if record.name == "tick"] == [
+        "left alone, no slide by its name: notes.txt"
+    ]
+    caplog.clear()
+    inbox.tick()
+    assert not [record for record in caplog.records if record.name == "tick"]
+
+
+def test_the_night_run_asks_for_what_is_missing_but_not_for_files_that_are(study, instance, slide_file):
+    gone = study.home / "gone.tiff"
+    gone.write_bytes(slide_file.read_bytes()[:5000])
+    ids = [entry.slide_id for entry in register(Session(study), [slide_file, gone])]
     add_slides(instance, ids)
-    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=None)
-    from datetime import UTC, datetime
 
-    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2026, 1, 1, tzinfo=UTC))
-    requests = missing_schedule(study).evaluate_tick(context).run_requests
-    assert [request.tags["dagster/asset_partition_range_start"] for request in requests] == ids
+    def asked():
+        moment = datetime(2026, 1, 1, tzinfo=UTC)
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=moment)
+        requests = missing_schedule(study).evaluate_tick(context).run_requests
+        return [
+            (r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"])
+            for r in requests
+        ]
+
+    assert asked() == [(ids[0], ids[1])]
+    os.remove(gone)
+    register(Session(study), [gone])
+    assert asked() == [(ids[0], ids[0])]

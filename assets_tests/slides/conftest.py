@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.object_store import bucket, no_server, s3_address  # noqa: F401  fixtures
 
 REAL = ("CMU-1-Small-Region.svs", "TCGA-CR-7395-01A-01-TS1.svs", "her2st_C2_HE_pyr.tif", "molluscum_HE_skin.tif")
 

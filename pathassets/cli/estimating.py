@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,21 +59,22 @@ def _wanted_recipes(study: Study, request: Request) -> list[Recipe]:
     ]
 
 
-def _files(session: Session, request: Request) -> list[Path]:
+def _files(session: Session, request: Request) -> list[str]:
     from pathassets.steps.register import files_to_register, known_slides
 
-    files = files_to_register(session, list(request.paths))
+    files = [found.path for found in files_to_register(session, list(request.paths))]
     if not request.paths:
-        files += [Path(path) for path in known_slides(session)["path"].to_list()]
-    return list(dict.fromkeys(path.absolute() for path in files))
+        files += known_slides(session)["path"].to_list()
+    return list(dict.fromkeys(files))
 
 
-def _estimate(session: Session, path: Path, recipes: Sequence[Recipe]) -> dict[str, Any]:
+def _estimate(session: Session, path: str, recipes: Sequence[Recipe]) -> dict[str, Any]:
     from pathassets.slides import check_mpp, open_slide
+    from pathassets.steps.sources import file_at
 
-    row: dict[str, Any] = {"file": str(path), "problem": None}
+    row: dict[str, Any] = {"file": path, "problem": None}
     try:
-        with open_slide(path, mpp=session.manifest_entry(str(path)).get("mpp")) as slide:
+        with file_at(session, path) as file, open_slide(file, mpp=session.manifest_entry(path).get("mpp")) as slide:
             info = slide.info
             row |= {"width_px": info.width_px, "height_px": info.height_px, "mpp": info.mpp}
             check_mpp(info)

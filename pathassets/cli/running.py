@@ -231,7 +231,7 @@ def _tell(
         )  # fmt: skip
         return code
     if not slide_ids:
-        say("no slides: name files or folders, or put them into " + ", ".join(map(str, session.study.inbox_paths)))
+        say("no slides: name files or folders, or put them into " + ", ".join(session.study.inbox_places))
         return code
     bad = len({outcome.slide_id for outcome in failed} | set(unmade))
     work = "nothing to do: " if not late else ""

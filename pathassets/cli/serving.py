@@ -47,7 +47,7 @@ def serve(study: Study, port: int) -> int:
         str(port),
     ]
     say(
-        f"Dagster on http://127.0.0.1:{port}; drop slides into {', '.join(map(str, study.inbox_paths))}; Ctrl-C ends it"
+        f"Dagster on http://127.0.0.1:{port}; drop slides into {', '.join(study.inbox_places)}; Ctrl-C ends it"
     )
     _check_port(port)
     process = subprocess.Popen(command, env=environment, cwd=study.home)

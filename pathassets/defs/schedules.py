@@ -15,6 +15,7 @@ from pathassets.defs.partitions import NIGHTLY, batches, run_requests
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import chain
 from pathassets.steps.publish import is_stale
+from pathassets.steps.register import missing_slides
 from pathassets.steps.session import Session
 
 UNFINISHED = [
@@ -76,7 +77,8 @@ def missing_schedule(study: Study) -> dg.ScheduleDefinition:
         session = Session(study)
         nodes = chain(study)
         keys = context.instance.get_dynamic_partitions("slides")
-        late = [slide_id for slide_id in keys if pending(session, slide_id, nodes)]
+        gone = missing_slides(session)
+        late = [slide_id for slide_id in keys if slide_id not in gone and pending(session, slide_id, nodes)]
         if not late:
             yield dg.SkipReason("every slide is up to date")
         moment = context.scheduled_execution_time.isoformat()

@@ -1,75 +1,77 @@
-"""The inbox sensor: a slide file that lies still in an inbox folder becomes a partition and its chain is requested.
+"""The inbox sensor: a slide that lies still in a watched place becomes a partition, and its chain is requested.
 
-Belongs here: deciding which files are ready. Does not belong: registering them (`steps/register.py`).
+Belongs here: partitions and runs for what a look at the inbox found. Does not belong: looking (`steps/inbox.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs.jobs import SLIDES_JOB
-from pathassets.defs.partitions import SLIDES, batches, run_requests
+from pathassets.defs.partitions import ARRIVED, SLIDES, batches, run_requests
+from pathassets.errors import PathassetsError
 from pathassets.recipes import digest
-from pathassets.steps.register import files_to_register, known_slides, register
+from pathassets.steps.errands import StillAwayError, answer, send
+from pathassets.steps.inbox import Look, look
 from pathassets.steps.session import Session
 
-# A tick has 60 s; hashing a slide of 1 GB takes about 2 s.
-MAX_FILES_PER_TICK = 16
-
-Seen = dict[str, tuple[int, int]]
+# Dagster gives a tick 60 s. A look that takes longer goes on, and the next tick takes what it found.
+TICK_SECONDS = 50.0
 
 
 def inbox_sensor(study: Study) -> dg.SensorDefinition:
-    """A sensor over the study's inbox folders."""
+    """A sensor over the study's inbox: folders and object stores."""
 
     @dg.sensor(
         name="inbox",
         job_name=SLIDES_JOB,
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Registers slides that arrive in {', '.join(study.inbox)} and requests their chain.",
+        description=f"Registers slides that arrive in {', '.join(study.inbox)}"
+        + ("." if study.automation else " and requests their chain."),
     )
-    def _inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        session = Session(study)
-        waiting: Seen = {path: (size, time) for path, (size, time) in json.loads(context.cursor or "{}").items()}
-        fresh = unknown_files(session)
-        ready = [Path(path) for path, stamp in fresh.items() if waiting.get(path) == stamp][:MAX_FILES_PER_TICK]
-        cursor = json.dumps({path: stamp for path, stamp in fresh.items() if Path(path) not in ready})
-        if not ready:
-            context.update_cursor(cursor)
-            return dg.SkipReason(f"{len(fresh)} new files are waited for" if fresh else "no new files")
-        entered = [entry.slide_id for entry in register(session, ready)]
-        keys = context.instance.get_dynamic_partitions("slides")
-        new = [slide_id for slide_id in entered if slide_id not in set(keys)]
-        groups = batches([*keys, *new], entered, study.slides_per_run)
-        return dg.SensorResult(
-            run_requests=run_requests(groups, job_name=SLIDES_JOB, run_key=digest(sorted(map(str, ready)), cursor)),
-            dynamic_partitions_requests=[SLIDES.build_add_request(new)] if new else [],
-            cursor=cursor,
-        )
+    def _inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        keys = context.instance.get_dynamic_partitions(SLIDES.name or "")
+        try:
+            found = look_in_time(study, keys, fresh=context.cursor is None)
+        except (PathassetsError, StillAwayError) as error:
+            return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
+        for line in found.news:
+            context.log.info(line)
+        return result(study, keys, found)
 
     return _inbox
 
 
-def unknown_files(session: Session) -> Mapping[str, tuple[int, int]]:
-    """Files of the inbox that no slide's row names as they are now: path to size and time."""
-    known = {
-        path: (row["size_bytes"], row["mtime_ns"])
-        for row in known_slides(session).iter_rows(named=True)
-        for path in (row["path"], *(row["other_paths"] or ()))
-    }
-    stamps = {}
-    for path in files_to_register(session, []):
-        try:
-            stat = path.stat()
-        except OSError:
-            continue  # gone between listing and looking
-        stamp = (stat.st_size, stat.st_mtime_ns)
-        if known.get(str(path)) != stamp:
-            stamps[str(path)] = stamp
-    return stamps
+def look_in_time(study: Study, keys: Collection[str], *, fresh: bool) -> Look:
+    """A look at the inbox, or what came of the one that took too long for an earlier tick.
+
+    Raises:
+        PathassetsError: The store cannot be used.
+        StillAwayError: It is not done yet.
+    """
+    name = f"inbox of {study.home}"
+    send(name, partial(look, Session(study), keys, fresh=fresh))
+    found: Look = answer(name, TICK_SECONDS)
+    return found
+
+
+def result(study: Study, keys: Sequence[str], found: Look) -> dg.SensorResult:
+    """Partitions for slides that have none, and runs for them, unless automation asks for those; runs for files that are back."""
+    known = set(keys)
+    new = [slide_id for slide_id in found.registered if slide_id not in known]
+    wanted = [*([] if study.automation else new), *found.returned]
+    groups = batches([*keys, *new], wanted, study.slides_per_run)
+    run_key = digest(sorted(wanted), sorted(found.returned.items()))
+    requests = run_requests(groups, job_name=SLIDES_JOB, run_key=run_key, priority=ARRIVED)
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[SLIDES.build_add_request(new)] if new else [],
+        skip_reason=None if requests else found.state,
+        cursor=json.dumps(found.counts),
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-_HEAD_BYTES = 2**18
+HEAD_BYTES = 2**18
 _PREAMBLE = 128
 _SERIES_UID = (0x0020, 0x000E)
 _TRANSFER_SYNTAX = (0x0002, 0x0010)
@@ -32,7 +32,11 @@ def is_dicom(path: Path) -> bool:
 
 def series_uid(path: Path) -> str | None:
     """SeriesInstanceUID of a DICOM file; None when it cannot be told."""
-    data = _head(path)
+    return series_in(_head(path))
+
+
+def series_in(data: bytes) -> str | None:
+    """SeriesInstanceUID in the first bytes of a DICOM file; None when it is not in them."""
     if data[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
         return None
     try:
@@ -50,7 +54,7 @@ def _head(path: Path) -> bytes:
         if not path.is_file():
             return b""
         with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
+            return file.read(HEAD_BYTES)
     except OSError:
         return b""
 
@@ -63,6 +67,8 @@ def _find(data: bytes, at: int, wanted: Tag, *, explicit: bool, last_group: int)
         if tag[0] > last_group:
             break
         if tag == wanted:
+            if value_at + length > len(data):
+                break  # cut off: half a number is another series
             found = data[value_at : value_at + length].rstrip(b"\0 ").decode("ascii", "replace")
         at = _behind(data, value_at, length, explicit)
     return found, at

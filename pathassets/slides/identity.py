@@ -9,13 +9,16 @@ same file under two paths is found, a changed file is a new slide.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pathassets.slides.dicom import is_dicom, series_uid
+from pathassets.slides.discover import Entry
+from pathassets.slides.parts import parts_of
+from pathassets.slides.places import folder_of
 
 MAX_SLUG = 48
 # Below, a file is hashed whole: a second or two. Above, its size, head, tail and ranges between.
@@ -41,21 +44,67 @@ def slug(stem: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")[:MAX_SLUG].rstrip("-_") or "slide"
 
 
-def content_digest(path: str | Path) -> str:
-    """SHA-256 (64 hex digits) of what makes a slide file the slide that it is.
+def content_digest(path: str | Path, parts: Sequence[Entry] | None = None) -> str:
+    """SHA-256 (64 hex digits) of what makes a slide file the slide that it is; of its path where it cannot be read.
+
+    Args:
+        path: The file.
+        parts: Its other files; looked for when None.
+    """
+    try:
+        return read_digest(path, parts)
+    except (OSError, ValueError):
+        return path_digest(os.path.abspath(path))
+
+
+def read_digest(path: str | Path, parts: Sequence[Entry] | None = None) -> str:
+    """SHA-256 of the content of a slide file.
 
     A file below 1 GB: of its bytes. A larger one: of its size, first and last MB, and 64 ranges between. Formats of many
-    files (MRXS, DICOM series, VMS): of that and the names and sizes of the parts. What cannot be read: of its path.
+    files (MRXS, DICOM series, VMS): of that and the names and sizes of the parts.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no file.
     """
     path = Path(path).absolute()
-    try:
-        own = _file_digest(path)
-        parts = [f"{part.relative_to(path.parent)}\0{part.stat().st_size}" for part in part_files(path)]
-    except (OSError, ValueError):
-        return hashlib.sha256(b"path\0" + str(path).encode("utf-8", "surrogateescape")).hexdigest()
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path} is no file")  # reading from a pipe would never end
+    with path.open("rb") as file:
+
+        def read(start: int, n_bytes: int) -> bytes:
+            file.seek(start)
+            return file.read(n_bytes)
+
+        own = own_digest(found.st_size, read)
+    return joined_digest(own, str(path), parts_of(str(path)) if parts is None else parts)
+
+
+def path_digest(path: str) -> str:
+    """What stands for the content of a file that cannot be read."""
+    return hashlib.sha256(b"path\0" + path.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def own_digest(size: int, read: Callable[[int, int], bytes]) -> str:
+    """Digest of one file of `size` bytes; `read` gives bytes from a start on."""
+    digest = hashlib.sha256()
+    if size < WHOLE_BELOW_BYTES:
+        for start in range(0, size, _CHUNK):
+            digest.update(read(start, min(_CHUNK, size - start)))
+        return digest.hexdigest()
+    digest.update(f"sampled\0{size}\0".encode())
+    for start in _sample_starts(size):
+        digest.update(read(start, SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def joined_digest(own: str, path: str, parts: Sequence[Entry]) -> str:
+    """Digest of a slide whose naming file at `path` has the digest `own`."""
     if not parts:
         return own
-    return hashlib.sha256("\0".join(["parts", own, *parts]).encode("utf-8", "surrogateescape")).hexdigest()
+    listed = [f"{part.path[len(folder_of(path)) + 1 :]}\0{part.size}" for part in parts]
+    return hashlib.sha256("\0".join(["parts", own, *listed]).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def same_content(a: str | Path, b: str | Path) -> bool:
@@ -76,33 +125,7 @@ def same_content(a: str | Path, b: str | Path) -> bool:
 
 def part_files(path: Path) -> list[Path]:
     """The other files of a slide of many files, sorted; none for ordinary slides."""
-    suffix = path.suffix.lower()
-    if suffix in (".mrxs", ".vms", ".vmu"):
-        folder = path.with_suffix("")
-        return sorted(part for part in folder.rglob("*") if part.is_file()) if folder.is_dir() else []
-    if suffix == ".dcm" or is_dicom(path):
-        uid = series_uid(path)
-        files = sorted(part for part in path.parent.iterdir() if part.is_file() and part.name != path.name)
-        return [part for part in files if uid is not None and series_uid(part) == uid]
-    return []
-
-
-def _file_digest(path: Path) -> str:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} is no file")  # reading from a pipe would never end
-    size = found.st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        if size < WHOLE_BELOW_BYTES:
-            for chunk in iter(lambda: file.read(_CHUNK), b""):
-                digest.update(chunk)
-            return digest.hexdigest()
-        digest.update(f"sampled\0{size}\0".encode())
-        for start in _sample_starts(size):
-            file.seek(start)
-            digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
+    return [Path(part.path) for part in parts_of(str(path))]
 
 
 def _sample_starts(size: int) -> Iterator[int]:

@@ -2,8 +2,8 @@
 
 Belongs here: reading and checking it, finding a slide's row. Does not belong: writing it, using what it says.
 
-One row per slide. `path` is absolute, relative to the manifest's folder, or just the file's name, wherever that file
-lies. Optional: `mpp` (µm per pixel of level 0), `patient`, `cohort`, `labels`, `notes`, `tissue_mask` (an image file). Any
+One row per slide. `path` is absolute, a URI, relative to the manifest's folder, or just the file's name, wherever that
+file lies. Optional: `mpp` (µm per pixel of level 0), `patient`, `cohort`, `labels`, `notes`, `tissue_mask` (an image file). Any
 further column reaches SQL, as whole numbers, numbers or text, whichever all its values are.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pathassets.errors import ConfigError, Reason
+from pathassets.slides.places import is_uri, name_of
 
 Value = str | int | float | None
 
@@ -28,7 +29,8 @@ TEXT_COLUMNS = frozenset({"path", "patient", "cohort", "labels", "notes", "tissu
 RESERVED = frozenset({
     "slide_id", "reader", "vendor", "width_px", "height_px", "n_levels", "level_dimensions", "objective_power",
     "mpp_origin", "mpp_x", "mpp_y", "associated_images", "size_bytes", "mtime_ns", "content_sha256", "other_paths",
-    "duplicate_of", "decoder", "registered_at", "digest", "run_id", "code_version", "created_at",
+    "duplicate_of", "file_version", "missing_since", "pathassets_version",
+    "decoder", "registered_at", "digest", "run_id", "code_version", "created_at",
 })  # fmt: skip
 _ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MAX_INT = 2**63
@@ -52,13 +54,20 @@ class Manifest:
 
     def lookup(self, path: str | Path) -> dict[str, Any]:
         """The row of the slide file at `path`; empty when there is none. A row by path goes before one by name."""
+        if is_uri(str(path)):
+            return dict(self._by_path.get(str(path)) or self._by_name.get(name_of(str(path))) or {})
         absolute = Path(path).absolute()
         row = self._by_path.get(_key(absolute)) or self._by_path.get(_key(_real(absolute)))
         return dict(row or self._by_name.get(absolute.name) or {})
 
     def paths(self) -> list[Path]:
-        """The files that the manifest names by path, absolute; a bare name that is no file beside it is left out."""
-        return [_resolve(self.path.parent, str(row["path"])) for row in self.rows if not self._is_name(row)]
+        """The files that the manifest names by path, absolute; a bare name that is no file beside it is left out, and URIs."""
+        named = [row for row in self.rows if not self._is_name(row) and not is_uri(str(row["path"]))]
+        return [_resolve(self.path.parent, str(row["path"])) for row in named]
+
+    def uris(self) -> list[str]:
+        """The slides in object stores that the manifest names."""
+        return [str(row["path"]) for row in self.rows if is_uri(str(row["path"]))]
 
     def _is_name(self, row: Mapping[str, Value]) -> bool:
         return str(row["path"]) in self._by_name
@@ -201,7 +210,8 @@ def _indexed(path: Path, rows: Sequence[tuple[int, dict[str, Value]]]) -> Manife
     by_name: dict[str, dict[str, Value]] = {}
     for number, row in rows:
         resolved = _resolve(path.parent, str(row["path"]))
-        first = by_path.setdefault(_key(resolved), (number, row))
+        key = str(row["path"]) if is_uri(str(row["path"])) else _key(resolved)
+        first = by_path.setdefault(key, (number, row))
         if {**first[1], "path": None} != {**row, "path": None}:
             remedy = "Keep one of the two lines."
             raise _invalid(path, number, f"says something else about {row['path']} than line {first[0]}", remedy)

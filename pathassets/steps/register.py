@@ -1,19 +1,42 @@
-"""Registration: files and folders become slides with ids that follow their content.
+"""Registration: files become slides with ids that follow their content.
 
-Belongs here: finding files, giving ids, noticing moved, changed and doubled files. Does not belong: opening them (`slide`).
+Belongs here: finding files, giving ids, noticing moved, changed, doubled, vanished and returned files. Does not belong:
+opening them (`slide`), deciding when a file is ready (`inbox`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from pathassets.errors import Reason, SlideError, StoreError
+from pathassets.slides import remote
+from pathassets.slides.discover import find_slides
+from pathassets.slides.identity import make_slide_id, path_digest
+from pathassets.slides.parts import Found, Heads, found_at, slides_among
+from pathassets.slides.places import absolute, is_uri
 from pathassets.steps.session import Session
+from pathassets.steps.sources import content_of, stamp_of
+from pathassets.store.index import indexed
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "slide_id", "path", "size_bytes", "mtime_ns", "file_version", "content_sha256", "other_paths", "missing_since",
+)  # fmt: skip
+Row = dict[str, Any]
+
+
+class ChangingError(Exception):
+    """A file was changed while it was read."""
 
 
 @dataclass(frozen=True)
@@ -21,110 +44,271 @@ class Registration:
     """A file and the slide that it is.
 
     Attributes:
+        slide_id: The slide.
+        path: Where the file lies: an absolute path or a URI.
         is_new: The study did not know the slide before.
+        is_back: The slide's file had been missing.
     """
 
     slide_id: str
-    path: Path
+    path: str
     is_new: bool
+    is_back: bool = False
 
 
-def known_slides(session: Session) -> pl.DataFrame:
-    """The registered slides: `slide_id`, `path`, `size_bytes`, `mtime_ns`, `content_sha256`."""
-    columns = ("slide_id", "path", "size_bytes", "mtime_ns", "content_sha256", "other_paths")
-    return session.tables.scan("slides").select(columns).collect()
+def known_slides(session: Session, *, remember: bool = False) -> pl.DataFrame:
+    """The registered slides, `COLUMNS` of them; `remember` where they are looked up again and again."""
+    return indexed(session.tables, "slides", COLUMNS, remember=remember)
 
 
-def files_to_register(session: Session, paths: Sequence[Path]) -> list[Path]:
-    """Slide files in `paths`; with no paths, those of the inbox and of the manifest."""
-    from pathassets.slides import find_slides
+def missing_slides(session: Session) -> set[str]:
+    """The slides whose file is gone, or another one now: nothing can be made of them until it is back."""
+    return set(known_slides(session).filter(pl.col("missing_since").is_not_null())["slide_id"])
 
+
+def files_to_register(session: Session, paths: Sequence[Path]) -> list[Found]:
+    """Slide files in `paths`; with no paths, those of the inbox and of the manifest, in object stores too."""
     if paths:
-        return find_slides(paths)
+        return [as_found(path) for path in find_slides(paths)]
     folders = [folder for folder in session.study.inbox_paths if folder.is_dir()]
-    return list(dict.fromkeys([*find_slides(folders), *session.manifest.paths()]))
+    local = dict.fromkeys([*find_slides(folders), *session.manifest.paths()])
+    found = [as_found(path) for path in local]
+    for place in filter(is_uri, session.study.inbox_places):
+        listing = remote.list_place(place)
+        for folder, why in listing.blind.items():
+            log.warning("%s cannot be listed: %s", folder, why)
+        slides = slides_among(listing.entries, Heads(read=remote.read_head))
+        found += [slide for slide in slides if not slide.ignored]
+    return [*found, *map(as_found, session.manifest.uris())]
 
 
-def register(session: Session, files: Iterable[Path]) -> list[Registration]:
+def as_found(file: str | Path | Found) -> Found:
+    """A named file as a listing would show it; of size -1 when it is not there."""
+    if isinstance(file, Found):
+        return file
+    text = str(file) if is_uri(str(file)) else os.path.abspath(file)
+    try:
+        return remote.found_at(text) if is_uri(text) else found_at(text)
+    except (OSError, ValueError):
+        return Found(text, size=-1)
+
+
+def register(session: Session, files: Iterable[str | Path | Found]) -> list[Registration]:
     """Gives every file a slide id and a row in `slides`; files that cannot be read get one too.
 
     A file that was registered before and has the same size and time is not read again. A file that has moved keeps its
-    slide. The same content under another name is a slide of its own, whose `duplicate_of` names the first.
+    slide, under a new name too. The same content elsewhere under another name is a slide of its own, whose `duplicate_of`
+    names the first; under the same name it is another path of the first.
     """
-    book = _Book(session)
-    return list({entry.slide_id: entry for entry in map(book.enter, files)}.values())
+    book = Book(session)
+    return list({entry.slide_id: entry for entry in map(book.enter, map(as_found, files))}.values())
 
 
-class _Book:
-    """The slides known so far, found by path, by id and by content."""
+class Book:
+    """The slides known so far, found by path, by id and by content.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: The study.
+        remember: See `known_slides`.
+
+    Attributes:
+        rows: The slides' rows, `COLUMNS` of them, by slide id.
+    """
+
+    def __init__(self, session: Session, *, remember: bool = False) -> None:
         self._session = session
-        self._rows = {row["slide_id"]: row for row in known_slides(session).iter_rows(named=True)}
-        self._by_path = {
-            path: row for row in self._rows.values() for path in (row["path"], *(row["other_paths"] or ()))
-        }
-        self._first_with = {row["content_sha256"]: row["slide_id"] for row in reversed(list(self._rows.values()))}
+        known = known_slides(session, remember=remember)
+        self.rows: dict[str, Row] = {row["slide_id"]: row for row in known.iter_rows(named=True)}
+        self._by_path: dict[str, list[Row]] = defaultdict(list)
+        self._by_content: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows.values():
+            self._note(row)
 
-    def enter(self, path: Path) -> Registration:
-        path = Path(os.path.abspath(path))
-        size, mtime_ns = _stat(path)
-        path = _sayable(path)
-        known = self._by_path.get(str(path))
-        if known and size is not None and (known["size_bytes"], known["mtime_ns"]) == (size, mtime_ns):
-            return Registration(known["slide_id"], path, False)
-        return self._enter_by_content(path, size, mtime_ns)
+    def slide_of(self, found: Found) -> Row | None:
+        """The slide whose row says that its file looks like this."""
+        for row in self._by_path.get(absolute(found.path), ()):
+            if stamp_of(row) == found.stamp:
+                return row
+        return None
 
-    def _enter_by_content(self, path: Path, size: int | None, mtime_ns: int | None) -> Registration:
-        from pathassets.slides import content_digest, make_slide_id
+    def enter(self, found: Found, *, patient: bool = False, deadline: float = float("inf")) -> Registration:
+        """Gives a file a slide id and, if it is new, a row.
 
-        content = content_digest(path)
+        Args:
+            found: The file.
+            patient: Raise when it cannot be read now, instead of naming the slide by its path.
+            deadline: Moment of the monotonic clock at which a remote file is put off.
+
+        Raises:
+            OSError: `patient`, and it cannot be read.
+            ChangingError: `patient`, and it changed meanwhile.
+            OutOfTimeError: The deadline has passed.
+            StoreError: The row cannot be written.
+        """
+        path = absolute(found.path)
+        if found.size < 0 and path in self._by_path:
+            return self._enter_missing(path)
+        known = self.slide_of(found)
+        if known is None:
+            content = self._content(found, patient, deadline)
+            known = self._known_by_content(path, content)
+            if known is None:
+                return Registration(self._new(path, found, content), path, True)
+        was_missing = known["missing_since"] is not None
+        self._seen_again(known, path, found)
+        self._supersede(path, known["slide_id"])
+        return Registration(known["slide_id"], path, False, was_missing and known["missing_since"] is None)
+
+    def enter_unread(self, found: Found) -> Registration:
+        """Like `enter`, for a file whose content cannot be had: its path names the slide."""
+        path, content = absolute(found.path), path_digest(found.path)
+        known = self.rows.get(make_slide_id(path, content))
+        slide_id = self._new(path, found, content) if known is None else known["slide_id"]
+        return Registration(slide_id, path, known is None)
+
+    def leave(self, row: Row, gone: Collection[str]) -> bool:
+        """Notes that a slide's file no longer lies at some paths; False when a run holds the slide.
+
+        A slide that has another copy goes on with that; one that has none is missing since now. Nothing is deleted.
+        """
+        left = [path for path in (row["path"], *(row["other_paths"] or ())) if path not in gone]
+        if row["path"] not in gone:
+            return self._update(row, other_paths=left[1:])
+        for path in left:
+            copy = as_found(path)
+            if copy.size == row["size_bytes"]:
+                rest = [other for other in left if other != path]
+                return self._update(row, path=path, other_paths=rest, **_stamps(copy))
+        return self._update(row, missing_since=datetime.now(UTC))
+
+    def _enter_missing(self, path: str) -> Registration:
+        """A file that was named and is not there, of a slide that is known."""
+        row = self._by_path[path][-1]
+        self.leave(row, {path})
+        return Registration(row["slide_id"], path, False)
+
+    def _content(self, found: Found, patient: bool, deadline: float) -> str:
+        try:
+            content = content_of(self._session, found, deadline)
+            if patient and _size_and_time(found.path) != (found.size, found.mtime_ns):
+                raise ChangingError(f"{found.path} changed while it was read")
+        except (OSError, ValueError) as error:
+            if patient and isinstance(error, OSError | SlideError):
+                raise
+            return path_digest(found.path)
+        return content
+
+    def _known_by_content(self, path: str, content: str) -> Row | None:
+        slide_id = self._id_for(path, content)
+        if slide_id in self.rows:
+            return self.rows[slide_id]
+        # moved and renamed: the slide keeps the id that its first name gave it
+        return next((row for row in self._by_content.get(content, ()) if not self._lies_there(row)), None)
+
+    def _id_for(self, path: str, content: str) -> str:
+        """The slide's id: longer where other content has taken the short one."""
         slide_id = make_slide_id(path, content)
-        if slide_id in self._rows and self._rows[slide_id]["content_sha256"] != content:
-            slide_id = make_slide_id(path, content, digits=16)
-        known = self._rows.get(slide_id)
-        if known is not None:
-            self._seen_again(known, path)
-            return Registration(slide_id, path, False)
-        first = self._first_with.setdefault(content, slide_id)
-        row: dict[str, Any] = {
+        taken = self.rows.get(slide_id)
+        return (
+            slide_id if taken is None or taken["content_sha256"] == content else make_slide_id(path, content, digits=16)
+        )
+
+    def _new(self, path: str, found: Found, content: str) -> str:
+        slide_id = self._id_for(path, content)
+        first = next((row["slide_id"] for row in self._by_content.get(content, ())), None)
+        row: Row = {
             "slide_id": slide_id,
-            "path": str(path),
-            "size_bytes": size,
-            "mtime_ns": mtime_ns,
+            "path": path,
+            **_stamps(found),
             "content_sha256": content,
             "other_paths": [],
-            "duplicate_of": first if first != slide_id else None,
+            "missing_since": None,
         }
-        self._write(row)
-        return Registration(slide_id, path, True)
+        if not self._entered_by_another(slide_id, content):
+            self._session.tables.write("slides", [{**row, "duplicate_of": first}], slide_id=slide_id)
+        self.rows[slide_id] = row
+        self._note(row)
+        self._supersede(path, slide_id)
+        return slide_id
 
-    def _seen_again(self, known: dict[str, Any], path: Path) -> None:
-        """The same content under the same name somewhere else: moved there, or a second copy."""
-        if str(path) == known["path"] or str(path) in (known["other_paths"] or ()):
-            return
-        full = self._session.slide_row(known["slide_id"])
-        if Path(known["path"]).exists():
-            full["other_paths"] = [*(full["other_paths"] or ()), str(path)]
-        else:
-            full["path"] = str(path)
-            _, full["mtime_ns"] = _stat(path)
-        self._write(full)
+    def _entered_by_another(self, slide_id: str, content: str) -> bool:
+        """Whether another process was faster: its row, which a run may have filled in by now, must stay."""
+        try:
+            frame = self._session.tables.read("slides", slide_id)
+        except StoreError:
+            return False  # damaged: written anew
+        return frame is not None and frame["content_sha256"].to_list() == [content]
 
-    def _write(self, row: dict[str, Any]) -> None:
-        self._session.tables.write("slides", [row], slide_id=row["slide_id"])
-        self._rows[row["slide_id"]] = row
-        self._by_path[row["path"]] = row
+    def _seen_again(self, row: Row, path: str, found: Found) -> None:
+        """The same content somewhere: where it was, moved there, or a second copy."""
+        others = list(row["other_paths"] or ())
+        if path == row["path"]:
+            self._update(row, **_stamps(found), missing_since=None)
+        elif not self._lies_there(row):
+            rest = [other for other in others if other != path]
+            self._update(row, path=path, other_paths=rest, **_stamps(found), missing_since=None)
+        elif path not in others:
+            self._update(row, other_paths=[*others, path])
+
+    def _supersede(self, path: str, slide_id: str) -> None:
+        """Other slides that lay at `path` no longer do."""
+        for row in list(self._by_path.get(path, ())):
+            if row["slide_id"] != slide_id and row["missing_since"] is None:
+                self.leave(row, {path})
+
+    def _lies_there(self, row: Row) -> bool:
+        """Whether a slide's file is where its row says; unsure counts as yes."""
+        try:
+            return stamp_of(row)[:2] == _size_and_time(row["path"])
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def _update(self, row: Row, **changes: Any) -> bool:
+        """Changes a row in place; False when a run holds the slide, which writes the row too: another time then."""
+        changes = {name: value for name, value in changes.items() if (row[name] or None) != (value or None)}
+        slide_id = row["slide_id"]
+        if not changes:
+            return True
+        try:
+            with self._session.root.lock(f"slide-{slide_id}", timeout=0.0):
+                full = {**self._session.slide_row(slide_id), **changes}
+                self._session.tables.write("slides", [full], slide_id=slide_id)
+        except StoreError as error:
+            if error.reason is Reason.LOCKED:
+                return False
+            raise
+        row.update(changes)
+        self._note(row)
+        return True
+
+    def _note(self, row: Row) -> None:
+        for path in (row["path"], *(row["other_paths"] or ())):
+            if not any(row is other for other in self._by_path[path]):
+                self._by_path[path].append(row)
+        same = self._by_content[row["content_sha256"]]
+        if not any(row is other for other in same):
+            same.append(row)
 
 
-def _sayable(path: Path) -> Path:
-    """A name that is not UTF-8 cannot stand in a table: its bytes are spelled out, and the slide is refused as missing."""
-    return Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Size and time of a file as it is now.
+
+    Raises:
+        OSError: It is not there, or cannot be asked for.
+    """
+    if is_uri(path):
+        now = remote.entry_at(path)
+        return now.size, now.mtime_ns
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
-def _stat(path: Path) -> tuple[int | None, int | None]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None, None
-    return stat.st_size, stat.st_mtime_ns
+def _stamps(found: Found) -> Row:
+    there = found.size >= 0
+    return {
+        "size_bytes": found.size if there else None,
+        "mtime_ns": found.mtime_ns if there else None,
+        "file_version": found.version or None,
+    }

@@ -18,6 +18,7 @@ from pathassets.errors import Reason, SlideError
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.made_from import as_json, library_versions
 from pathassets.steps.nodes import Node
+from pathassets.steps.sources import slide_file
 from pathassets.store import Root, Tables, layout
 from pathassets.store.cache import file_sha256
 
@@ -103,7 +104,7 @@ class Session:
 
     def manifest_entry(self, path: str) -> dict[str, Any]:
         """What the manifest says of a slide file; empty when it says nothing."""
-        return self.manifest.lookup(Path(path))
+        return self.manifest.lookup(path)
 
     def mask_path(self, slide_id: str) -> Path | None:
         """The mask file that the manifest names for a slide, relative to the home folder."""
@@ -163,28 +164,13 @@ class Session:
         from pathassets.slides import open_slide
 
         row = self.slide_row(slide_id)
-        check_unchanged(Path(row["path"]), row)
-        with open_slide(row["path"], mpp=row["mpp"]) as slide:
+        with slide_file(self, row) as path, open_slide(path, mpp=row["mpp"]) as slide:
             yield slide
 
 
 def _weights_key(recipe: Recipe) -> str:
     token = digest(recipe.encoder, recipe.weights, recipe.random_weights, recipe.encoder_kwargs)
     return layout.cache_key("weights", token)
-
-
-def check_unchanged(path: Path, row: dict[str, Any]) -> None:
-    """A file that was replaced under its name is another slide: its numbers must not enter under the old id."""
-    if not path.exists():
-        raise SlideError(
-            f"{path} is gone", reason=Reason.FILE_MISSING, remedy="Put it back, or register it again where it is now."
-        )
-    if path.is_file() and row["size_bytes"] is not None and path.stat().st_size != row["size_bytes"]:
-        raise SlideError(
-            f"{path} is not the file that was registered: its size has changed",
-            reason=Reason.FILE_CHANGED,
-            remedy="Run `pathassets run` on it again; it will be registered as a new slide.",
-        )
 
 
 def made_by(session: Session, node: Node, result_digest: str) -> dict[str, str | None]:

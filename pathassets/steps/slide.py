@@ -5,15 +5,15 @@ Belongs here: the probe and the full row of `slides`. Does not belong: finding f
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathassets.errors import Reason
+from pathassets.errors import Reason, SlideError
 from pathassets.recipes import digest
 from pathassets.steps.chain import Made
 from pathassets.steps.nodes import Node
-from pathassets.steps.outcomes import Status
-from pathassets.steps.session import Session, check_unchanged, made_by
+from pathassets.steps.outcomes import Status, load_outcome
+from pathassets.steps.session import Session, made_by
+from pathassets.steps.sources import is_there, slide_file
 from pathassets.store.schema import table_spec
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def inputs(session: Session, slide_id: str, node: Node) -> tuple[Any, ...]:
-    """The file's content, where it lies, and what the manifest says of it."""
+    """The file's content, whether it still lies there, and what the manifest says of it."""
     row = session.slide_row(slide_id)
-    return (row["content_sha256"], Path(row["path"]).exists(), session.manifest_entry(row["path"]))
+    return (row["content_sha256"], is_there(session, row), session.manifest_entry(row["path"]))
 
 
 def is_stored(session: Session, slide_id: str, node: Node) -> bool:
@@ -34,23 +34,35 @@ def is_stored(session: Session, slide_id: str, node: Node) -> bool:
 def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Made:
     """Opens and probes the slide and writes its row, also when it is then refused.
 
+    A slide that was good and whose file is gone, or another one now, is flagged: what was made from it stays.
+
     Raises:
         SlideError: The file cannot be read, or its resolution is missing or implausible.
     """
+    try:
+        return _probe(session, slide_id, node)
+    except SlideError as error:
+        before = load_outcome(session, slide_id, node)
+        if error.reason not in (Reason.FILE_MISSING, Reason.FILE_CHANGED) or before is None or not before.usable:
+            raise
+        message = f"{error.message}; what was made from it is kept"
+        return Made(Status.FLAGGED, error.reason, message, error.remedy, before.result_digest)
+
+
+def _probe(session: Session, slide_id: str, node: Node) -> Made:
     from pathassets.slides import check_mpp, open_slide
 
     row = session.slide_row(slide_id)
     manifest = session.manifest_entry(row["path"])
-    check_unchanged(Path(row["path"]), row)
-    with open_slide(row["path"], mpp=manifest.get("mpp")) as slide:
+    with slide_file(session, row) as path, open_slide(path, mpp=manifest.get("mpp")) as slide:
         info = slide.info
-    pixels = digest("pixels", row["content_sha256"], info.reader, info.decoder, info.mpp)
-    extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}
-    # The manifest's columns of an earlier run must not outlive the manifest.
-    known = {name: row[name] for name in table_spec("slides").names}
-    full = {**known, **extras, **_probed(info), **made_by(session, node, pixels)}
-    session.tables.write("slides", [full], slide_id=slide_id)
-    check_mpp(info)
+        pixels = digest("pixels", row["content_sha256"], info.reader, info.decoder, info.mpp)
+        extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}
+        # The manifest's columns of an earlier run must not outlive the manifest.
+        known = {name: row[name] for name in table_spec("slides").names}
+        full = {**known, **extras, **_probed(info), **made_by(session, node, pixels)}
+        session.tables.write("slides", [full], slide_id=slide_id)
+        check_mpp(info)  # here, where a local copy's name becomes the slide's in what is said
     if info.mpp_origin == "power":
         return Made(
             Status.FLAGGED,

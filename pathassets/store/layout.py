@@ -12,7 +12,7 @@ Belongs here: names and where they are. Does not belong: reading or writing them
         arrays/<slide id>/<digest>/<name>.shards/               what a resume needs; gone when it is done
         masks/<slide id>/labels.npz                             which tissue piece each pixel of the overview is
         figures/<slide id>/<name>, figures/study/<name>         thumbnails, overlays, interactive pages
-        locks/<name>.lock   cache/<kind>/<token>.json   published.json
+        locks/<name>.lock   cache/<kind>/<token>.json   cache/index/<table>.parquet   published.json
 
 A part is `part` for what all tilings share, `<tiling>` for tiles, `<tiling>__<recipe>` for what belongs to a recipe.
 """
@@ -148,6 +148,16 @@ def thumbnail_key(slide_id: str) -> str:
 def cache_key(kind: str, token: str) -> str:
     """A remembered value; `token` may be any text."""
     return f"cache/{_checked(kind, _NAME, 'cache kind')}/{_token(token)}.json"
+
+
+def index_key(table: str) -> str:
+    """What is remembered of a table that is looked through all the time."""
+    return f"cache/index/{_checked(table, _NAME, 'table')}.parquet"
+
+
+def is_table_file(key: str) -> bool:
+    """Whether a key is that of a table's file with rows."""
+    return key.endswith(".parquet") and table_slide(key) is not None
 
 
 def checked_slide_id(slide_id: str) -> str:
