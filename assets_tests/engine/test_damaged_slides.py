@@ -106,13 +106,16 @@ def bench(request, data_dir, encoder, tmp_path_factory) -> Bench:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_overwritten_bytes_cost_the_tiles_that_they_belong_to(bench, kind):
-    if bench.path.name == JPEG2000 and kind == "cut off in the middle":
-        pytest.skip("JPEG2000 has nothing by which zeros after its header could be told from pixels")
     compressed, path = bench.compressed_tiles(2), bench.copy(kind)
     damage(path, compressed, kind)
-    bad = bench.touched(compressed)
+    bad, found = bench.touched(compressed), bench.embed(path, kind)
     assert 0 < bad.sum() <= 0.05 * N
-    bench.check(bench.embed(path, kind), bad)
+    if bench.path.name == JPEG2000 and kind == "cut off in the middle":
+        # nothing tells zeros after a codestream's header from pixels; OpenSlide shows the same ones
+        assert found.ok.all()
+        assert np.array_equal(found.read()[~bad], bench.whole.read()[~bad])
+    else:
+        bench.check(found, bad)
 
 
 INDEX = {
