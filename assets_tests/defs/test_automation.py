@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+from support.inbox import Inbox
 from support.ticks import Automation
 
 from pathassets.definitions import build_defs
@@ -178,6 +179,19 @@ def test_new_terms_are_a_cause_and_the_terms_being_missing_is_none(study, instan
     assert automation.tick() == {"small/demo_vlm/text_similarity": {"a"}}
     instance.report_runless_asset_event(dg.AssetMaterialization(["small", "demo_vlm", "term_embeddings"]))
     assert automation.ticks(3) == [{}] * 3
+
+
+def test_the_inbox_registers_what_is_new_and_asks_for_what_is_back(study, instance):
+    """That a file was away, no condition sees: the slide has failed by then, and nothing that it is made from has changed."""
+    inbox = Inbox(study.home, instance, automation=True)
+    path = inbox.drop("a.svs")
+    inbox.ticks(2)
+    assert inbox.asked == []
+    path.unlink()
+    inbox.ticks(3)
+    inbox.drop("a.svs")
+    inbox.ticks(3)
+    assert inbox.asked == inbox.partitions() != []
 
 
 def test_the_condition_has_a_name_and_can_be_sent_to_the_daemon(study):

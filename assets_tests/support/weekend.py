@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,16 +176,15 @@ class Weekend:
     def pass_by(self) -> None:
         """Friday to Monday."""
         self.study = make_home(self.home, config=self.config)
-        self._publish()
-        with instance_of(self.study) as instance, reading(self.study) as self.read:
-            self._friday(instance)
+        with instance_of(self.study) as instance, ExitStack() as stack:
+            self._friday(instance, stack)
             self._saturday(instance)
             self.before = self._counts(instance)
             self._monday(instance)
             self.after = self._counts(instance)
             self._publish()
 
-    def _friday(self, instance: dg.DagsterInstance) -> None:
+    def _friday(self, instance: dg.DagsterInstance, stack: ExitStack) -> None:
         """Slides arrive, and the power fails when one recipe has all but one of them and the other none."""
         arriving = self.home.parent / "arriving"
         arriving.mkdir()
@@ -196,6 +195,9 @@ class Weekend:
         with Session(self.study).root.lock(f"slide-{self.ids[-1]}"), dagster_running(self.home):
             for path in [*paths, *bad]:
                 (self.home / "inbox" / path.name).write_bytes(path.read_bytes())
+            self._wait(lambda: self.study.scan("slides").collect().height == len(paths) + len(bad))
+            self._publish()
+            self.read = stack.enter_context(reading(self.study))
             last = self.of("tiny")[-1]
             self._wait(lambda: len(materialised(instance, last)) >= self.good - 1)
             self._publish()
