@@ -14,8 +14,11 @@ from pathassets.templates import DAGSTER_YAML
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([ROOT / "dagster.yaml", *(ROOT / "deploy").glob("*/dagster.yaml")])
 COMMON = ("telemetry", "nux", "run_monitoring", "run_retries", "retention")
-# An image of gigabytes has to reach a node before a run can start on it.
-ALLOWED = {("kubernetes", "run_monitoring", "start_timeout_seconds")}
+# A node may have to be started, and an image of gigabytes has to reach it, before a run can start there.
+ALLOWED = {
+    ("ray", "run_monitoring", "start_timeout_seconds"),
+    ("kubernetes", "run_monitoring", "start_timeout_seconds"),
+}
 
 
 def settings(path: Path) -> dict:

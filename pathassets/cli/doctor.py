@@ -1,6 +1,6 @@
 """`pathassets doctor`: is everything here that a night's run needs? Each line says what to do if not.
 
-Belongs here: looking at the machine. Does not belong: changing it.
+Belongs here: what is looked at, and what is too little. Does not belong: measuring (`machine`), changing anything.
 """
 
 from __future__ import annotations
@@ -12,21 +12,32 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
+from pathassets.cli import machine
 from pathassets.cli.console import print_json, print_rows
 from pathassets.config import CONFIG_FILE, Study
-from pathassets.errors import PathassetsError
+from pathassets.environment import alert_webhook
+from pathassets.errors import ConfigError, PathassetsError
 from pathassets.recipes import Recipe
 from pathassets.steps.session import Session
 
-LIBRARIES = ("dagster", "torch", "torchvision", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs",
-             "zarr", "anndata", "scanpy", "polars", "duckdb")  # fmt: skip
+SHOWN = ("dagster", "torch", "torchvision", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs",
+         "zarr", "anndata", "scanpy", "polars", "duckdb")  # fmt: skip
+# These refuse to work together unless they are of one release; the last two are installed only where they are used.
+FAMILY = ("dagster-webserver", "dagster-graphql", "dagster-postgres", "dagster-k8s")
 MIN_FREE_GB = 5.0
+MIN_OPEN_FILES = 1024
+MIN_MEMORY_GB = 4.0
+MIN_SHARED_MEMORY_GB = 0.1
+MAX_SKEW_SECONDS = 2.0
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One finding: `ok`, `warning` or `failed`."""
+    """One finding: `ok`, `warning` or `failed`; the last two with what to do."""
 
     check: str
     status: str
@@ -35,26 +46,156 @@ class Line:
 
 
 def diagnose(study: Study) -> Iterator[Line]:
-    """Looks at Python, libraries, home, disk, store, device and weights, in this order."""
-    version = platform.python_version()
-    good = sys.version_info >= (3, 11)
-    yield Line("python", "ok" if good else "failed", version, "" if good else "Use Python 3.11 or newer.")
-    for name in LIBRARIES:
-        yield _library(name)
-    has_config = (study.home / CONFIG_FILE).is_file()
-    yield Line(
-        "home",
-        "ok" if has_config else "warning",
-        str(study.home),
-        "" if has_config else "`pathassets init` writes its settings.",
-    )
-    free_gb = shutil.disk_usage(_existing(study)).free / 1e9
-    enough = free_gb >= MIN_FREE_GB
-    yield Line("disk", "ok" if enough else "warning", f"{free_gb:.1f} GB free", "" if enough else "Free some space.")
-    yield _tried("store", lambda: _writable(study))
-    yield _tried("device", lambda: _device(study))
+    """Looks at software, folders, machine, devices, weights and Dagster, in this order."""
+    yield from _software()
+    yield from _folders(study)
+    yield from _machine(study)
+    yield _tried("devices" if "," in study.device else "device", lambda: _device(study))
     for recipe in study.recipes:
         yield _tried(f"weights of {recipe.key}", partial(_weights, recipe))
+    yield from _dagster(study)
+    yield _tried("alerts", _alerts)
+
+
+def _judged(check: str, good: bool, finding: str, fix: str, *, otherwise: str = WARNING) -> Line:
+    return Line(check, OK, finding) if good else Line(check, otherwise, finding, fix)
+
+
+def _tried(check: str, look: Callable[[], str]) -> Line:
+    try:
+        return Line(check, OK, look())
+    except PathassetsError as error:
+        return Line(check, FAILED, error.message, error.remedy)
+
+
+# -- software ----------------------------------------------------------------------------------------------------------
+
+
+def _software() -> Iterator[Line]:
+    good = sys.version_info >= (3, 11)
+    yield _judged("python", good, platform.python_version(), "Use Python 3.11 or newer.", otherwise=FAILED)
+    yield from _libraries(importlib.metadata.requires("pathassets") or [])
+    yield from _family()
+
+
+def _libraries(requirements: list[str]) -> Iterator[Line]:
+    """The libraries that matter by name, and any other that is missing or of a version that was not asked for."""
+    from packaging.requirements import Requirement
+
+    for wanted in map(Requirement, requirements):
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        version = _version(wanted.name)
+        good = version is not None and wanted.specifier.contains(version, prereleases=True)
+        if wanted.name in SHOWN or not good:
+            fix = f"pip install '{wanted.name}{wanted.specifier}'"
+            yield _judged(wanted.name, good, version or "not installed", fix, otherwise=FAILED)
+
+
+def _family() -> Iterator[Line]:
+    core = _version("dagster") or ""
+    patch = core.rpartition(".")[2]
+    for name in FAMILY:
+        version = _version(name)
+        if version is not None and version.rpartition(".")[2] != patch:
+            fix = f"Install {name} and dagster of one release: pip install -c constraints.txt {name} dagster"
+            yield Line(name, FAILED, f"{version} beside dagster {core}", fix)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def _folders(study: Study) -> Iterator[Line]:
+    has_config = (study.home / CONFIG_FILE).is_file()
+    yield _judged("home", has_config, str(study.home), f"`pathassets init {study.home}` writes its settings.")
+    folder = _existing(study.home)
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    fix = "Free some space, or choose another disk with --home."
+    yield _judged("disk", free_gb >= MIN_FREE_GB, f"{free_gb:.1f} GB free on {folder}", fix)
+    yield _tried("store", lambda: _writable(study))
+    for place in study.inbox:
+        yield _inbox(study, place)
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or what there is of the folders above it."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _writable(study: Study) -> str:
+    """Tries to write and to read back where a store is; a study that was never run gets none from being looked at."""
+    if not study.store_path.exists():
+        return "not made yet"
+    root = Session(study).root
+    root.check_writable()
+    root.folders("tables")
+    return str(study.store_path)
+
+
+def _inbox(study: Study, place: str) -> Line:
+    if "://" in place:
+        return _tried(f"inbox {place}", lambda: _remote_inbox(place))
+    folder = (study.home / place).resolve()
+    fix = f"mkdir -p {folder}, or correct `inbox` in {CONFIG_FILE}."
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        return Line("inbox", WARNING, f"{folder}: {error.strerror}", fix)
+    return Line("inbox", OK, str(folder))
+
+
+def _remote_inbox(place: str) -> str:
+    from pathassets.slides.remote import list_place
+
+    listing = list_place(place)
+    if listing.blind:
+        raise ConfigError(f"it cannot be listed: {listing.blind[place]}", remedy="Check its name and your credentials.")
+    return f"{len(listing.entries)} objects"
+
+
+# -- machine -----------------------------------------------------------------------------------------------------------
+
+
+def _machine(study: Study) -> Iterator[Line]:
+    free, total = machine.memory_gb()
+    fix = "Close other programs, or give the container or the batch job more."
+    yield _judged("memory", free >= MIN_MEMORY_GB, f"{free:.1f} GB free for us of {total:.1f} GB", fix)
+    ours, all_cores = machine.cores()
+    yield Line("cores", OK, f"{ours:g} for us of {all_cores}")
+    limits = machine.open_files()
+    if limits is not None:
+        fix = f"ulimit -n {max(MIN_OPEN_FILES, min(limits[1], 65536))}, or LimitNOFILE= of the service."
+        yield _judged("open files", limits[0] >= MIN_OPEN_FILES, f"{limits[0]}, can be raised to {limits[1]}", fix)
+    shared = machine.shared_memory_gb()
+    if shared is not None:
+        fix = "Only Ray needs it: docker run --shm-size=4g, or a memory-backed emptyDir at /dev/shm."
+        yield _judged("shared memory", shared >= MIN_SHARED_MEMORY_GB, f"{shared:.2f} GB", fix)
+    yield _clock(study)
+
+
+def _clock(study: Study) -> Line:
+    folder = _existing(study.home)
+    try:
+        skew = machine.clock_skew_s(folder)
+    except OSError as error:
+        return Line("write access", FAILED, f"{folder}: {error.strerror}", "Give this user the right to write there.")
+    fix = "Let both set their clocks by NTP: what is unfinished is removed by its age."
+    return _judged("clock", abs(skew) <= MAX_SKEW_SECONDS, f"the disk's differs by {skew:.1f} s", fix)
+
+
+def _device(study: Study) -> str:
+    from pathassets.encoders import check_device
+
+    return check_device(study.device)
 
 
 def _weights(recipe: Recipe) -> str:
@@ -69,38 +210,35 @@ def _weights(recipe: Recipe) -> str:
     return found[:16]
 
 
-def _library(name: str) -> Line:
-    try:
-        return Line(name, "ok", importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return Line(name, "failed", "not installed", f"pip install {name}")
+# -- Dagster -----------------------------------------------------------------------------------------------------------
 
 
-def _existing(study: Study) -> str:
-    folder = study.home
-    while not folder.exists():
-        folder = folder.parent
-    return str(folder)
+def _dagster(study: Study) -> Iterator[Line]:
+    from pathassets.defs.health import missing_settings, storage_state
+
+    storage = _tried("Dagster's storage", lambda: storage_state(study))
+    yield storage
+    if storage.status == OK:
+        yield _daemon(study)
+    if (study.dagster_home / "dagster.yaml").exists() and storage.status == OK:
+        missing = missing_settings(study)
+        fix = f"Copy them from dagster.yaml of the repository to {study.dagster_home / 'dagster.yaml'}."
+        yield _judged("Dagster's settings", not missing, ", ".join(missing) or "as in the template", fix)
 
 
-def _writable(study: Study) -> str:
-    if not study.store_path.exists():
-        return "not made yet"
-    Session(study).root.check_writable()
-    return str(study.store_path)
+def _daemon(study: Study) -> Line:
+    from pathassets.defs.health import daemon_state
+
+    alive, finding = daemon_state(study)
+    fix = f"`pathassets dev --home {study.home}` starts it; only the inbox and schedules need it, `pathassets run` does not."
+    return _judged("Dagster's daemon", alive, finding, fix)
 
 
-def _device(study: Study) -> str:
-    from pathassets.encoders import check_device
+def _alerts() -> str:
+    from pathassets.steps.alert import check_webhook
 
-    return check_device(study.device)
-
-
-def _tried(check: str, look: Callable[[], str]) -> Line:
-    try:
-        return Line(check, "ok", look())
-    except PathassetsError as error:
-        return Line(check, "failed", error.message, error.remedy)
+    url = alert_webhook()
+    return f"failed runs are reported to {check_webhook(url)}" if url else "off (PATHASSETS_ALERT_WEBHOOK is not set)"
 
 
 def print_diagnosis(study: Study, *, as_json: bool) -> int:
@@ -110,4 +248,4 @@ def print_diagnosis(study: Study, *, as_json: bool) -> int:
         print_json(lines)
     else:
         print_rows(lines, ("check", "status", "finding", "fix"))
-    return 1 if any(line["status"] == "failed" for line in lines) else 0
+    return 1 if any(line["status"] == FAILED for line in lines) else 0
