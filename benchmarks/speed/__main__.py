@@ -1,4 +1,4 @@
-"""The README's table of performance, from one run: `make bench`, or `python -m benchmarks.speed WORK_FOLDER [PEERS_PYTHON]`.
+"""The README's table of performance, from one run: `make bench`, or `python -m benchmarks.speed WORK_FOLDER [PEERS_PYTHON [ROUNDS]]`.
 
 Belongs here: which contenders meet on which slide, and the table. Does not belong: what a contender does (`ours`, `peers`).
 
@@ -33,8 +33,8 @@ WARM_UP = BenchSlide("warm-up", 1, 1, 0.5)
 class Bench:
     """The contests, with the interpreters and slides that they share."""
 
-    def __init__(self, folder: Path, peers: Path | None) -> None:
-        self._slides, self._peers = folder / "slides", peers
+    def __init__(self, folder: Path, peers: Path | None, rounds: int) -> None:
+        self._slides, self._peers, self._rounds = folder / "slides", peers, rounds
         self._slides.mkdir(parents=True, exist_ok=True)
         self._lines: list[tuple[str, str]] = []
 
@@ -77,13 +77,13 @@ class Bench:
                     "TIAToolbox": self._peer("tiatoolbox_feed", slide, cores=1),
                 },
             ),
-            ROUNDS,
+            self._rounds,
         )
         all_cores = contest(
             self._with_peers(
                 {"pathassets": self._ours("feed", slide)}, {"LazySlide": self._peer("lazyslide_feed", slide, "2")}
             ),
-            ROUNDS,
+            self._rounds,
         )
         for name in [name for name in one if name != "pathassets"]:
             ratio, cost = median_ratio(one, "pathassets", name, "cpu_ms"), _medians(one, "cpu_ms", name)
@@ -96,7 +96,7 @@ class Bench:
             )
 
     def _limit(self, label: str, name: str, device: str, slide: BenchSlide) -> None:
-        args = (self._slide(slide), self._slide(WARM_UP), name, str(ROUNDS), device)
+        args = (self._slide(slide), self._slide(WARM_UP), name, str(self._rounds), device)
         seen = run_module(sys.executable, "benchmarks.speed.limits", args, cores=0)
         rates = f"{seen['chain']:.0f} of {seen['limit']:.0f} tiles/s"
         what = f"{label}, {slide.name} slide, file to Zarr on {device}: share of the bf16 forward limit"
@@ -111,7 +111,7 @@ class Bench:
                     "TIAToolbox": self._peer("tiatoolbox_whole", SHORT),
                 },
             ),
-            2,
+            self._rounds,
         )
         for name in [name for name in found if name != "pathassets"]:
             ratio, cost = 1 / median_ratio(found, "pathassets", name, "wall_ms"), _medians(found, "wall_ms", name)
@@ -147,4 +147,5 @@ def _cpu_info() -> list[str]:
 
 
 if __name__ == "__main__":
-    Bench(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).absolute() if len(sys.argv) > 2 else None).run()
+    folder, peers, rounds = [*sys.argv[1:], "", "", ""][:3]
+    Bench(Path(folder).resolve(), Path(peers).absolute() if peers else None, int(rounds or ROUNDS)).run()
