@@ -16,8 +16,11 @@ from support.inbox import Inbox
 from pathassets.defs import sensors
 from pathassets.defs.partitions import add_slides
 from pathassets.defs.schedules import missing_schedule
+from pathassets.slides.parts import found_at
 from pathassets.steps import inbox as inbox_module
-from pathassets.steps.register import register
+from pathassets.steps.chain import run_node
+from pathassets.steps.nodes import chain
+from pathassets.steps.register import Book, register
 from pathassets.steps.session import Session
 
 
@@ -126,6 +129,16 @@ def test_a_slide_whose_tick_died_is_asked_for_by_the_next(inbox):
     assert len(inbox.tick().run_requests) == 1
     assert len(inbox.partitions()) == 1
     assert not inbox.tick().run_requests
+
+
+def test_a_slide_that_another_process_has_entered_meanwhile_keeps_what_is_known_of_it(inbox, slide_file):
+    path = inbox.drop("good.tiff", slide_file.read_bytes())
+    book = Book(Session(inbox.study))  # knows nothing yet
+    (entry,) = register(Session(inbox.study), [path])
+    session = Session(inbox.study)
+    run_node(session, entry.slide_id, chain(inbox.study)[0], {})
+    assert book.enter(found_at(str(path))).slide_id == entry.slide_id
+    assert session.slide_row(entry.slide_id)["reader"] is not None
 
 
 def test_many_that_dagster_does_not_know_come_in_portions(inbox, limit):

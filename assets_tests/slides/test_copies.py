@@ -111,17 +111,15 @@ def test_a_name_that_no_file_can_have_is_replaced(tmp_path, name):
     assert use(store.copies(tmp_path), store.found(name)) == b"x"
 
 
-def test_the_least_recently_used_copy_gives_way(tmp_path):
-    store = Store(**{f"{name}.svs": bytes(40) for name in "abcd"})
+def test_the_least_recently_used_copies_give_way(tmp_path):
+    store = Store(**{f"{name}.svs": bytes(10) for name in "abcdefghij"}, **{"new.svs": bytes(60)})
     copies = store.copies(tmp_path, limit_bytes=100)
-    use(copies, store.found("a.svs"), when=300)
-    use(copies, store.found("b.svs"), when=200)
-    use(copies, store.found("c.svs"), when=400)
-    assert here(copies) == ["a.svs", "c.svs"]
-    use(copies, store.found("a.svs"), when=500)
-    use(copies, store.found("d.svs"))
-    assert here(copies) == ["a.svs", "d.svs"]
-    assert copies.total_bytes() == 80
+    for moment, name in enumerate("hcajfbgide", 1):
+        use(copies, store.found(f"{name}.svs"), when=moment)
+    use(copies, store.found("h.svs"), when=500)  # the oldest, used again
+    use(copies, store.found("new.svs"), when=600)
+    assert here(copies) == ["d.svs", "e.svs", "h.svs", "i.svs", "new.svs"]
+    assert copies.total_bytes() == 100
 
 
 def test_what_is_read_does_not_give_way_and_who_needs_room_waits_for_it(tmp_path):
