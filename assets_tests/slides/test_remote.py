@@ -73,7 +73,15 @@ def test_the_id_of_a_slide_does_not_depend_on_where_it_lies(bucket, tmp_path, mo
 
 
 def test_keys_of_all_kinds(bucket):
-    keys = ['it\'s "x".svs', "-rf.svs", "é 切片 🔬.svs", "n" * 400 + ".svs", "a?b*[c].svs", "100% & more+1.svs", "d//e.svs"]
+    keys = [
+        'it\'s "x".svs',
+        "-rf.svs",
+        "é 切片 🔬.svs",
+        "n" * 400 + ".svs",
+        "a?b*[c].svs",
+        "100% & more+1.svs",
+        "d//e.svs",
+    ]
     for key in keys:
         bucket.put(f"in/{key}", key.encode())
     found = look(f"{bucket.uri}/in")
