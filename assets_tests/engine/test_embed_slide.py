@@ -179,7 +179,7 @@ def test_a_bad_tile_is_marked_and_its_neighbours_do_not_notice(caplog):
 
 def test_past_the_set_share_the_slide_fails_and_keeps_what_is_done():
     bad = (40, 41, 42, 43)
-    with pytest.raises(SlideError, match="of 50 tiles cannot be read, more than the 5%") as caught:
+    with pytest.raises(SlideError, match="more than 5% of 50 tiles cannot be read") as caught:
         embed(50, slide=FakeSlide(bad=bad), settings=Settings(workers=1))
     assert caught.value.reason is Reason.TOO_MANY_BAD_TILES
     writer = Memory(50, 3, 16)
@@ -189,6 +189,27 @@ def test_past_the_set_share_the_slide_fails_and_keeps_what_is_done():
     result, _ = embed(50, slide=FakeSlide(), writer=writer)
     assert result.n_bad_tiles == 0
     np.testing.assert_allclose(writer.values, truth(50), rtol=1e-5)
+
+
+def test_bad_tiles_of_earlier_runs_count():
+    writer = Memory(50, 3, 16, fail_at=1)
+    with pytest.raises(OSError, match="No space left"):
+        embed(50, slide=FakeSlide(bad=(5, 7)), writer=writer, settings=Settings(workers=1))
+    writer.fail_at = None
+    result, _ = embed(50, slide=FakeSlide(), writer=writer)
+    assert result.n_bad_tiles == 2
+    writer.shards.pop(3)
+    writer.notes.pop(3)
+    with pytest.raises(SlideError, match="more than 5% of 50 tiles cannot be read"):
+        embed(50, slide=FakeSlide(bad=(49,)), writer=writer)
+
+
+def test_a_slide_that_is_known_to_be_too_bad_is_not_read_again():
+    writer, slide = Memory(50, 3, 16), FakeSlide()
+    embed(50, slide=FakeSlide(bad=range(5)), writer=writer, max_bad_tiles=1)
+    with pytest.raises(SlideError, match="more than 5% of 50 tiles cannot be read"):
+        embed(50, slide=slide, writer=writer)
+    assert slide.read_tiles == []
 
 
 def test_an_error_that_is_no_bad_tile_fails_the_slide():

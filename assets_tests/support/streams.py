@@ -69,6 +69,10 @@ class Memory:
     def missing_shards(self) -> list[int]:
         return [i for i in range(-(-self.n // self.shard_rows)) if i not in self.shards]
 
+    @property
+    def n_bad(self) -> int:
+        return sum(int((notes["status"] != "ok").sum()) for notes in self.notes.values())
+
     def rows_of(self, shard: int) -> slice:
         return slice(shard * self.shard_rows, min(self.n, (shard + 1) * self.shard_rows))
 

@@ -46,6 +46,10 @@ class TileSource(Protocol):
 class ShardWriter(Protocol):
     """Where rows go; one per slide and plan."""
 
+    @property
+    def n_bad(self) -> int:
+        """Tiles that could not be read, of shards that were there when it was opened."""
+
     def missing_shards(self) -> list[int]:
         """The shards that are still to be written."""
 
@@ -92,7 +96,7 @@ class EmbedResult:
     Attributes:
         n_tiles: Tiles of the slide.
         n_computed: Tiles computed in this run; the others were there.
-        n_bad_tiles: Tiles among them that could not be read.
+        n_bad_tiles: Tiles of the slide that could not be read, in this run or an earlier one.
         plan: The plan that held.
         agreement: Of the plan's precision with fp32, on the first batch; None for a slide without tiles.
         timings: Seconds by stage, summed over threads: decode, transfer, forward, write.

@@ -122,7 +122,7 @@ class Run:
         self._shards: dict[int, Shard] = {}
         self._in_flight = self._to_write = 0
         self._issued_all = False
-        self._n_bad = self._n_done = 0
+        self._n_bad, self._n_done = writer.n_bad, 0
         self._n_left = sum(rows.stop - rows.start for rows in map(writer.rows_of, self._missing))
         self._started = time.perf_counter()
 
@@ -139,6 +139,7 @@ class Run:
     def next_batch(self) -> Batch | None:
         """The next batch to read; None when there are no more, or the run has failed."""
         with self._lock:
+            self._check_bad()  # those of earlier runs may be too many already
             batch = None if self.error is not None else next(self._batches, None)
             if batch is None:
                 self._issued_all = True
@@ -164,8 +165,7 @@ class Run:
         """Adds a batch's unreadable tiles; past the set share the run fails."""
         with self._lock:
             self._n_bad += len(batch.bad)
-            if self._n_bad > self.job.max_bad_tiles * self.n_tiles:
-                self.fail(_too_many(self.job, self._n_bad, self.n_tiles))
+            self._check_bad()
 
     def put(self, batch: Batch, values: np.ndarray) -> Shard | None:
         """Takes a computed batch, float32 (n, dim); gives the shard back when it is whole and is to be written.
@@ -226,6 +226,10 @@ class Run:
             self._ended = time.perf_counter()
             self.settled.set()
 
+    def _check_bad(self) -> None:
+        if self._n_bad > self.job.max_bad_tiles * self.n_tiles and self.error is None:
+            self.fail(_too_many(self.job, self.n_tiles))
+
     def _misfit(self, values: np.ndarray, batch: Batch) -> Exception | None:
         good = np.delete(values, list(batch.bad), axis=0) if batch.bad else values
         if not np.isfinite(good).all():
@@ -262,9 +266,10 @@ def out_of_memory(run: Run) -> Exception:
     )
 
 
-def _too_many(job: Job, n_bad: int, n_tiles: int) -> SlideError:
+def _too_many(job: Job, n_tiles: int) -> SlideError:
+    """How many there are nobody knows: the rest is not tried; and the same damage is to be told in the same words."""
     return SlideError(
-        f"{job.name}: {n_bad} of {n_tiles} tiles cannot be read, more than the {job.max_bad_tiles:.0%} that are allowed",
+        f"{job.name}: more than {job.max_bad_tiles:.0%} of {n_tiles} tiles cannot be read",
         reason=Reason.TOO_MANY_BAD_TILES,
         remedy="Copy the file again from its source; or raise max_bad_tiles. What is done is kept for the next run.",
     )

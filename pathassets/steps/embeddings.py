@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from pathassets.engine import EmbedPlan, Finished, Job
-from pathassets.errors import Reason, SlideError
+from pathassets.errors import Reason
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order
 from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
@@ -107,19 +107,8 @@ def publish(session: Session, order: Order, finished: Finished) -> Made:
     tiles = _tiles(session, order.slide_id, recipe)
     about = {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": finished.job.encoder.weights_sha256}
     n_bad = int(writer.finish(tiles, about)["n_bad"])
-    _check_bad_tiles(n_bad, len(tiles), recipe)
     _publish(session, order, tiles, finished, writer, n_bad)
     return _verdict(n_bad, _wanted_plan(session, recipe), result.plan, writer.digest)
-
-
-def _check_bad_tiles(n_bad: int, n_tiles: int, recipe: Recipe) -> None:
-    """The stream counts the bad tiles of its own run; after a resume those of earlier runs count too."""
-    if n_bad > recipe.embeddings.max_bad_tiles * n_tiles:
-        raise SlideError(
-            f"{n_bad} of {n_tiles} tiles cannot be read, more than {recipe.embeddings.max_bad_tiles:.0%}",
-            reason=Reason.TOO_MANY_BAD_TILES,
-            remedy="Copy the slide again if the original is whole, or raise max_bad_tiles in [embeddings].",
-        )
 
 
 def _tiles(session: Session, slide_id: str, recipe: Recipe) -> pl.DataFrame:
