@@ -49,6 +49,17 @@ def test_the_environment_wins_but_a_named_home_is_the_home(tmp_path, monkeypatch
     assert Study(tmp_path, device="cuda:1").device == "cuda:1"
 
 
+def test_several_devices_and_the_share_of_memory_are_settings(tmp_path, monkeypatch):
+    (tmp_path / CONFIG_FILE).write_text('[study]\ndevice = "cuda:0,cuda:1"\nmemory_share = 0.5\nstall_seconds = 7\n')
+    study = Study(tmp_path)
+    assert (study.device, study.memory_share, study.stall_seconds) == ("cuda:0,cuda:1", 0.5, 7)
+    monkeypatch.setenv("PATHASSETS_DEVICE", "cuda:all")
+    assert Study(tmp_path).device == "cuda:all"
+    for wrong in ({"memory_share": 0}, {"memory_share": 1.1}, {"stall_seconds": 0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Study(tmp_path, **wrong)
+
+
 def test_recipes_inherit_the_study_s_options(tmp_path):
     (tmp_path / CONFIG_FILE).write_text(
         """

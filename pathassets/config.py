@@ -56,6 +56,8 @@ class Study(BaseSettings):
         cache_gb: Room for local copies of remote slides, GB.
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; several share the slides out: `cuda:0,cuda:1`, `cuda:all`.
         workers: Threads that read tiles; 0 = one per core.
+        memory_share: Largest share of the free memory that tiles on their way to the device may take.
+        stall_seconds: A slide fails when reading one batch of its tiles takes longer.
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
         resources: What one run asks of a cluster.
@@ -73,6 +75,8 @@ class Study(BaseSettings):
     cache_gb: float = Field(default=200.0, gt=0)
     device: str = "auto"
     workers: int = Field(default=0, ge=0, le=256)
+    memory_share: float = Field(default=0.8, gt=0, le=1)
+    stall_seconds: float = Field(default=300.0, gt=0)
     batch_size: int | None = Field(default=None, ge=1, le=8192)
     slides_per_run: int = Field(default=16, ge=1, le=256)
     resources: ResourceOptions = ResourceOptions()

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     TOO_FEW_TILES = "too_few_tiles"
     BAD_TILES = "bad_tiles"
     PLAN_CHANGED = "plan_changed"
+    PRECISION_LOW = "precision_low"
     TOO_MANY_BAD_TILES = "too_many_bad_tiles"
     UNKNOWN_WORDS = "unknown_words"
     WEIGHTS_MISSING = "weights_missing"

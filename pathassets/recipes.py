@@ -165,6 +165,7 @@ class EmbeddingOptions(Options):
     Attributes:
         batch_size: Tiles per forward pass.
         precision: `auto` takes bf16 where the hardware is good at it.
+        compile: Through `torch.compile`; where that fails, the network runs as it is and the slide is flagged.
         dtype: Type on disk.
         shard_rows: Tiles per shard file; a crash costs at most one shard.
         max_bad_tiles: The slide fails when a larger share of its tiles cannot be read.
@@ -172,6 +173,7 @@ class EmbeddingOptions(Options):
 
     batch_size: int = Field(default=64, ge=1, le=8192)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
     dtype: Literal["float16", "float32"] = "float16"
     shard_rows: int = Field(default=512, ge=16, le=65536)
     max_bad_tiles: float = Field(default=0.05, ge=0, le=1)

@@ -14,6 +14,8 @@ CONFIG_TEMPLATE = """\
 # cache_gb = 200           # room for local copies of slides in object stores
 # device = "auto"          # auto | cuda | cuda:1 | mps | cpu; several share the slides out: "cuda:0,cuda:1", "cuda:all"
 # workers = 0              # threads that read tiles; 0 = one per core
+# memory_share = 0.8       # of the free memory (a container's limit counts), for tiles on their way to the device
+# stall_seconds = 300      # a slide fails when reading one batch of its tiles takes longer
 # slides_per_run = 16      # slides in one Dagster run; the encoder is loaded once for all of them
 
 [resources]                # what one run of slides asks of Ray or Kubernetes; nothing by default, and one machine passes over it
@@ -45,6 +47,7 @@ tiling = "px224_mpp050"
 [embeddings]
 # batch_size = 64
 # precision = "auto"       # auto | fp32 | bf16 | fp16
+# compile = false          # through torch.compile: faster after a first minute, where there is a compiler
 # dtype = "float16"        # on disk; float32 is taken by itself where values overflow
 # max_bad_tiles = 0.05     # a slide fails when a larger share of its tiles cannot be read
 

@@ -84,9 +84,10 @@ def test_the_manifest_s_columns_reach_sql_and_move_nothing(tmp_path, slides, pat
 
 def test_a_dry_run_tells_and_writes_nothing(tmp_path, slides, pathassets):
     home = tmp_path / "home"
-    run = pathassets("run", slides[0], "--home", home, "--dry-run")
+    run = pathassets("run", slides[0], "--home", home, "--dry-run", "--device", "cpu,cpu")
     assert run.returncode == 0, run.stderr
     assert "nothing was written" in run.stdout
+    assert run.stdout.split("devices: ")[1].count("cpu (") == 2
     assert not home.exists()
 
 

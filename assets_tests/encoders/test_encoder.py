@@ -12,7 +12,7 @@ from timm.data import create_transform
 import pathassets
 from pathassets.encoders import check_device, load_encoder
 from pathassets.encoders.card import EncoderCard
-from pathassets.encoders.device import resolve_device
+from pathassets.encoders.device import resolve_devices
 from pathassets.encoders.encoder import Encoder
 from pathassets.encoders.precision import compare, resolve_precision
 from pathassets.encoders.preprocess import Preprocess
@@ -187,6 +187,13 @@ def test_auto_takes_bf16_on_cuda_from_ampere_on(monkeypatch, capability, precisi
     assert resolve_precision("auto", "cuda:0") == precision
 
 
+def test_auto_takes_what_suits_all_devices(monkeypatch):
+    new = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if device == new else (7, 5))
+    assert resolve_precision("auto", "cuda:1") == "bf16"
+    assert resolve_precision("auto", "cuda:0", "cuda:1") == "fp32"
+
+
 def test_unknown_precision_is_refused():
     with pytest.raises(EncoderError, match="auto, fp32, bf16, fp16"):
         resolve_precision("int8", "cpu")
@@ -197,7 +204,7 @@ def test_unknown_precision_is_refused():
 )
 def test_auto_takes_the_fastest_device_there_is(monkeypatch, cuda, mps, expected):
     set_devices(monkeypatch, cuda, mps)
-    assert resolve_device("auto") == expected
+    assert resolve_devices("auto") == (expected,)
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps", "tpu", "cuda:x", ""])
@@ -211,9 +218,45 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
 
 def test_the_second_device_of_two_is_taken_the_third_refused(monkeypatch):
     set_devices(monkeypatch, 2, False)
-    assert resolve_device("cuda:1") == "cuda:1"
+    assert resolve_devices("cuda:1") == ("cuda:1",)
     with pytest.raises(EncoderError, match="CUDA devices 0 to 1"):
-        resolve_device("cuda:2")
+        resolve_devices("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("cuda:all", ("cuda:0", "cuda:1", "cuda:2")),
+        ("cuda:2, cuda:0", ("cuda:2", "cuda:0")),
+        ("cuda,cuda:1", ("cuda:0", "cuda:1")),
+        ("cpu,cpu", ("cpu", "cpu")),
+    ],
+)
+def test_several_devices_are_named_with_commas(monkeypatch, names, expected):
+    set_devices(monkeypatch, 3, False)
+    assert resolve_devices(names) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("cuda:0,cuda:9", "cuda:9 is not there"),
+        ("cuda:0,cpu", "different kinds"),
+        ("cuda,cuda:0", "names cuda:0 twice"),
+        ("cuda:0,", "'' is no device"),
+    ],
+)
+def test_devices_that_cannot_share_a_study_are_refused(monkeypatch, names, why):
+    set_devices(monkeypatch, 2, False)
+    with pytest.raises(EncoderError, match=why) as caught:
+        resolve_devices(names)
+    assert caught.value.reason is Reason.DEVICE_MISSING
+
+
+def test_all_of_no_devices_is_refused(monkeypatch):
+    set_devices(monkeypatch, 0, False)
+    with pytest.raises(EncoderError, match="no CUDA device"):
+        resolve_devices("cuda:all")
 
 
 def set_devices(monkeypatch, cuda: int, mps: bool) -> None:
@@ -224,6 +267,7 @@ def set_devices(monkeypatch, cuda: int, mps: bool) -> None:
 
 def test_the_device_is_told_in_words():
     assert check_device("cpu") in ("cpu (bf16)", "cpu (fp32)")
+    assert check_device("cpu,cpu").count("cpu (") == 2
 
 
 # Words

@@ -91,6 +91,39 @@ def test_out_of_memory_halves_the_batch():
     assert len(writers) == 3
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is only one CUDA device here")
+def test_two_gpus_share_the_slides_and_give_the_numbers_of_one():
+    values, devices = {}, {}
+    for names in ("cuda:0", "cuda:all"):
+        encoder = load_encoder("timm/test_vit", random_weights=True, device=names)
+        plan = EmbedPlan.of(EmbeddingOptions(dtype="float32"), encoder)
+        assert plan.device == "cuda", "no digest depends on which of them it was"
+        writers, ended = {}, []
+
+        def job(name, encoder=encoder, plan=plan, writers=writers):
+            writers[name] = Memory(200, encoder.dim, plan.shard_rows)
+            return Job(name, FakeSlide(), grid(200), SIZE, encoder, plan, lambda _: writers[name])
+
+        embed_slides([job(f"s{k}") for k in range(8)], ended.append)
+        assert [f.error for f in ended] == [None] * 8
+        values[names] = [writers[f"s{k}"].values for k in range(8)]
+        devices[names] = {f.result.device for f in ended}
+    assert devices["cuda:0"] == {"cuda:0"}
+    assert {"cuda:0", "cuda:1"} <= devices["cuda:all"]
+    assert np.array_equal(values["cuda:0"], values["cuda:all"])
+
+
+@pytest.mark.e2e
+def test_compiled_embeddings_agree_and_are_the_same_twice():
+    encoder = load_encoder("timm/test_vit", random_weights=True)
+    plan = plan_of(precision="bf16", device="cuda", batch_size=16, compile=True)
+    (one, first), (_, second) = embed(encoder, plan), embed(encoder, plan)
+    assert one.plan.compile
+    assert one.agreement is not None
+    assert one.agreement.cosine > 0.99
+    assert np.array_equal(first.values, second.values)
+
+
 def test_tiles_of_another_size_are_resized_on_the_device():
     gpu, cpu = (
         load_encoder("timm/test_resnet", random_weights=True, device=d, precision="fp32") for d in ("cuda", "cpu")

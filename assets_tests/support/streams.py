@@ -115,11 +115,12 @@ class Mean(torch.nn.Module):
         return out
 
 
-def encoder_of(network: torch.nn.Module, precision: str = "fp32") -> Encoder:
+def encoder_of(network: torch.nn.Module, precision: str = "fp32", devices: tuple[str, ...] = ("cpu",)) -> Encoder:
     """`network` as an encoder of three numbers in 0..255."""
     std = 1 / 255
     card = EncoderCard(name="mean", dim=3, input_px=TILE, description="", mean=(0, 0, 0), std=(std, std, std))
-    return Encoder(card, network, device="cpu", precision=precision, weights_sha256="random-mean")
+    sha256 = "random-mean"
+    return Encoder(card, network, device=devices[0], precision=precision, weights_sha256=sha256, devices=devices)
 
 
 def plan_of(**changes: object) -> EmbedPlan:

@@ -83,7 +83,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
-        self._told: tuple[str, int] = ("", 0)
+        self._told: dict[str, int] = {}  # several slides may be on their way at once
 
     def slide(self, slide_id: str, step: str) -> None:
         """A step of a slide begins."""
@@ -93,9 +93,9 @@ class Lines:
 
     def tiles(self, slide_id: str, done: int, total: int) -> None:
         """`done` of `total` tiles are embedded."""
-        quarter = (slide_id, 4 * done // max(total, 1))
-        if quarter != self._told:
-            self._told = quarter
+        quarter = 4 * done // max(total, 1)
+        if quarter != self._told.get(slide_id, 0):
+            self._told[slide_id] = quarter
             say(f"  {slide_id}: {done} of {total} tiles embedded")
 
     def waits(self, what: str, holder: str) -> None:
@@ -126,31 +126,35 @@ class Records:
 
 
 class Bar:
-    """A watcher for terminals: one bar for the slides, one for the tiles of the slide at work."""
+    """A watcher for terminals: a bar for the slides, a line for what begins, a bar for each slide that is being embedded."""
 
     def __init__(self, progress: Progress, slides: int) -> None:
         self._progress = progress
         self._slides: TaskID = progress.add_task("slides", total=slides, rate="")
-        self._tiles: TaskID = progress.add_task("", total=None, rate="", visible=False)
+        self._step: TaskID = progress.add_task("", total=None, rate="", visible=False)
+        self._tiles: dict[str, TaskID] = {}
         self._seen: set[str] = set()
 
     def slide(self, slide_id: str, step: str) -> None:
         """A step of a slide begins."""
         self._seen.add(slide_id)
         self._progress.update(self._slides, completed=len(self._seen) - 1)
-        label = escape(f"{slide_id} {step}")
-        self._progress.update(self._tiles, description=label, total=None, visible=True, completed=0, rate="")
+        if slide_id in self._tiles:
+            self._progress.remove_task(self._tiles.pop(slide_id))
+        self._progress.update(self._step, description=escape(f"{slide_id} {step}"), visible=True)
 
     def tiles(self, slide_id: str, done: int, total: int) -> None:
         """`done` of `total` tiles are embedded."""
-        speed = self._progress.tasks[self._tiles].speed
+        if slide_id not in self._tiles:
+            self._tiles[slide_id] = self._progress.add_task(escape(slide_id), total=total, rate="")
+        bar = self._tiles[slide_id]
+        speed = next(task.speed for task in self._progress.tasks if task.id == bar)
         rate = f"{done} of {total} tiles" + (f", {speed:.0f}/s" if speed else "")
-        self._progress.update(self._tiles, completed=done, total=total, rate=rate)
+        self._progress.update(bar, completed=done, total=total, rate=rate)
 
     def waits(self, what: str, holder: str) -> None:
         """Another process works on a slide, or has the device, and is waited for."""
-        label = escape(f"{what}: waiting for {holder}")
-        self._progress.update(self._tiles, description=label, total=None, visible=True, completed=0, rate="")
+        self._progress.update(self._step, description=escape(f"{what}: waiting for {holder}"), visible=True)
 
 
 @contextmanager

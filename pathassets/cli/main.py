@@ -147,7 +147,9 @@ def run(
     ] = False,
     tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels.", min=8, max=8192)] = None,
     mpp: Annotated[float | None, typer.Option(help="Resolution of tiles, µm per pixel.", min=0.05, max=100)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cuda, cuda:1, mps or cpu; several: cuda:0,cuda:1 or cuda:all.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Tiles per forward pass.", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read tiles.", min=0)] = None,
     force: Annotated[bool, typer.Option("--force", help="Make results that are current again.")] = False,

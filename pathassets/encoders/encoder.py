@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pathassets.encoders.card import EncoderCard
+from pathassets.encoders.networks import Networks, is_out_of_memory
 from pathassets.encoders.precision import Agreement, Precision, compare, torch_dtype
 from pathassets.encoders.preprocess import Preprocess
 from pathassets.errors import EncoderError, Reason
@@ -31,6 +32,7 @@ class Encoder:
         precision: What the image tower computes in.
         weights_sha256: Hash of the weights' file, or `random-<hash>`.
         dropped: Classifier weights of the file that the encoder has no use for.
+        devices: Devices that may each be given a copy, the encoder's own among them; none = that one alone.
     """
 
     def __init__(
@@ -42,13 +44,18 @@ class Encoder:
         precision: Precision,
         weights_sha256: str,
         dropped: Sequence[str] = (),
+        devices: Sequence[str] = (),
     ) -> None:
-        self.card, self.device, self.precision = card, device, precision
+        self.card = card
         self.weights_sha256, self.dropped = weights_sha256, tuple(dropped)
-        self._master = master.eval().requires_grad_(False)
-        self._network = _placed(self._master, device, precision)
-        self._preprocess = Preprocess(card, device, torch_dtype(precision))
-        self._reference: Encoder | None = None
+        self.devices = tuple(devices) or (device,)
+        self._networks = Networks(master)
+        self._place(device, precision, None)
+
+    def _place(self, device: str, precision: Precision, compiled_for: int | None) -> None:
+        self.device, self.precision, self.compiled_for = device, precision, compiled_for
+        self._forward = self._networks.forward(device, precision, compiled_for)
+        self._preprocess = Preprocess(self.card, device, torch_dtype(precision))
 
     @property
     def dim(self) -> int:
@@ -93,7 +100,8 @@ class Encoder:
             EncoderError: `encoder_failed` when the array is no batch of RGB tiles.
         """
         images = checked(images)
-        batches = (np.array(images[k : k + CALL_BATCH]) for k in range(0, len(images), CALL_BATCH))
+        step = min(CALL_BATCH, self.compiled_for or CALL_BATCH)
+        batches = (np.array(images[k : k + step]) for k in range(0, len(images), step))
         parts = [self.encode(torch.from_numpy(batch).to(self.device)).cpu().numpy() for batch in batches]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
@@ -107,7 +115,7 @@ class Encoder:
             float32 (n, dim) on the same device.
         """
         with torch.inference_mode():
-            features = encode_image(self._network, self._preprocess(tiles))
+            features = self._forward(self._preprocess(tiles))
         if features.shape != (len(tiles), self.dim):
             raise EncoderError(
                 f"{self.card.name} gave {tuple(features.shape)} for {len(tiles)} tiles; its card says {self.dim} numbers each",
@@ -116,25 +124,39 @@ class Encoder:
             )
         return features.float()
 
-    def at(self, precision: Precision) -> Encoder:
-        """The same encoder in another precision; weights are shared where they can be."""
-        if precision == self.precision:
+    def at(self, precision: Precision, device: str | None = None, *, compiled_for: int | None = None) -> Encoder:
+        """The same encoder in another precision or place; whoever asks for the same gets the same copy of the weights.
+
+        Args:
+            precision: What the image tower computes in.
+            device: Where; None = where it is.
+            compiled_for: Compiled at the first call, for batches of at most so many tiles; None = as it is.
+
+        Raises:
+            EncoderError: `out_of_memory` when the weights do not fit on the device.
+        """
+        wanted = (device or self.device, precision, compiled_for)
+        if wanted == (self.device, self.precision, self.compiled_for):
             return self
-        if precision == "fp32":
-            self._reference = self._reference or self._sibling(self.device, "fp32")
-            return self._reference
-        return self._sibling(self.device, precision)
+        sibling = copy.copy(self)
+        sibling._place(*wanted)
+        return sibling
 
     def agreement(self, images: np.ndarray) -> Agreement:
         """How near this precision comes to fp32 on these tiles, uint8 (n, h, w, 3)."""
-        if self.precision == "fp32":
+        if self.precision == "fp32" and self.compiled_for is None:
             return Agreement(1.0, 0.0, len(images))
+        return compare(self(images), self._in_fp32(images))
+
+    def _in_fp32(self, images: np.ndarray) -> np.ndarray:
+        """The embeddings as they should be; where the device cannot hold a second copy of the weights, the CPU can."""
         try:
-            reference = self.at("fp32")(images)
-        except torch.OutOfMemoryError:  # the device cannot hold a second copy of the weights: the CPU can
-            self._reference = None
-            reference = self._sibling("cpu", "fp32")(images)
-        return compare(self(images), reference)
+            return self.at("fp32")(images)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        self._networks.forget(self.device, "fp32")
+        return self.at("fp32", "cpu")(images)
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Texts as they are (templates are the caller's) to unit vectors in the tiles' space: float32 (k, dim).
@@ -146,7 +168,7 @@ class Encoder:
         """
         self._require_text()
         with torch.inference_mode():
-            vectors: Tensor = self._master.encode_text(list(texts))  # type: ignore[operator]
+            vectors: Tensor = self._networks.master.encode_text(list(texts))  # type: ignore[operator]
         return nn.functional.normalize(vectors.float(), dim=1).numpy()
 
     def unknown_words(self, text: str) -> list[str]:
@@ -156,21 +178,11 @@ class Encoder:
             EncoderError: `encoder_failed` where there is no text tower.
         """
         self._require_text()
-        tell = getattr(self._master, "unknown_words", None)
+        tell = getattr(self._networks.master, "unknown_words", None)
         return list(tell(text)) if callable(tell) else []
 
     def __repr__(self) -> str:
         return f"Encoder({self.card.name!r}, dim={self.dim}, device={self.device!r}, precision={self.precision!r})"
-
-    def _sibling(self, device: str, precision: Precision) -> Encoder:
-        return Encoder(
-            self.card,
-            self._master,
-            device=device,
-            precision=precision,
-            weights_sha256=self.weights_sha256,
-            dropped=self.dropped,
-        )
 
     def _require_text(self) -> None:
         if not self.has_text:
@@ -179,12 +191,6 @@ class Encoder:
                 reason=Reason.ENCODER_FAILED,
                 remedy="Use a vision-language encoder, such as demo-vlm, or leave out the text terms.",
             )
-
-
-def encode_image(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Normalised (n, 3, h, w) to (n, dim): a network's `encode_image` where it has one, else the network itself."""
-    encode = getattr(network, "encode_image", network)
-    return encode(inputs)
 
 
 def checked(images: np.ndarray) -> np.ndarray:
@@ -202,14 +208,3 @@ def checked(images: np.ndarray) -> np.ndarray:
             remedy="Pass tiles as they are read, values 0 to 255; the encoder normalises them itself.",
         )
     return images
-
-
-def _placed(master: nn.Module, device: str, precision: Precision) -> nn.Module:
-    """The network where and how it runs; the CPU's fp32 network is the master itself."""
-    if device == "cpu" and precision == "fp32":
-        return master.to(memory_format=torch.channels_last)
-    if device.startswith("cuda") and precision == "fp32":
-        torch.backends.cudnn.allow_tf32 = False  # torch's default rounds fp32 convolutions to 10 bits
-    # Channels last halves the time of bf16 convolutions and changes nothing for transformers.
-    network = copy.deepcopy(master).to(device=device, dtype=torch_dtype(precision))
-    return network.to(memory_format=torch.channels_last)

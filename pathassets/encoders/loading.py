@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathassets.encoders.device import resolve_device
+from pathassets.encoders.device import resolve_devices
 from pathassets.encoders.precision import is_good_at_bf16, resolve_precision
 from pathassets.encoders.registry import EncoderSpec, get_spec
 from pathassets.encoders.weights import (
@@ -48,7 +48,8 @@ def load_encoder(
         name: A named encoder, or any timm model as `timm/<name>`.
         weights: A local file (safetensors, or a checkpoint of tensors); None = the card's own source.
         random_weights: Untrained weights, the same for the same name; nothing they give means anything.
-        device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.
+        device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; of several (`cuda:0,cuda:1`) the encoder is on the first, and
+            computes in what suits all of them.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         **encoder_kwargs: `mean`, `std`, `interpolation`, `resize`, `crop` override the card's preprocessing;
             all others are the network's own arguments (`pad_type="same"`).
@@ -58,8 +59,8 @@ def load_encoder(
     """
     from pathassets.encoders.encoder import Encoder
 
-    where = resolve_device(device)
-    how = resolve_precision(precision, where)
+    devices = resolve_devices(device)
+    how = resolve_precision(precision, *devices)
     spec = get_spec(name, encoder_kwargs)
     if random_weights:
         network, sha256, dropped = _random_network(name, spec), random_digest(name, encoder_kwargs), []
@@ -71,7 +72,9 @@ def load_encoder(
         sha256 = file_sha256(path)
     if dropped:
         log.info("%s: left out %s, which only a classifier needs", spec.card.name, ", ".join(dropped))
-    return Encoder(spec.card, network, device=where, precision=how, weights_sha256=sha256, dropped=dropped)
+    return Encoder(
+        spec.card, network, device=devices[0], precision=how, weights_sha256=sha256, dropped=dropped, devices=devices
+    )
 
 
 def weights_are_here(name: str, *, weights: str | None = None, encoder_kwargs: Mapping[str, Any] | None = None) -> bool:
@@ -83,15 +86,18 @@ def weights_are_here(name: str, *, weights: str | None = None, encoder_kwargs: M
     return True
 
 
-def check_device(name: str) -> str:
-    """What `name` stands for on this machine, in words: `cuda:0 (NVIDIA A100, bf16)`.
+def check_device(names: str) -> str:
+    """What `names` stand for on this machine, in words: `cuda:0 (NVIDIA A100, bf16), cuda:1 (NVIDIA A100, bf16)`.
 
     Raises:
-        EncoderError: `device_missing` when it is not there.
+        EncoderError: `device_missing` when one is not there.
     """
+    return ", ".join(_in_words(device) for device in resolve_devices(names))
+
+
+def _in_words(device: str) -> str:
     import torch
 
-    device = resolve_device(name)
     precision = "bf16" if is_good_at_bf16(device) else "fp32"
     model = f"{torch.cuda.get_device_name(device)}, " if device.startswith("cuda") else ""
     return f"{device} ({model}{precision})"

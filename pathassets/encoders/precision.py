@@ -35,8 +35,8 @@ class Agreement:
     n_tiles: int
 
 
-def resolve_precision(policy: str, device: str) -> Precision:
-    """The precision that `policy` means on `device`: `auto` takes bf16 where the hardware computes in it.
+def resolve_precision(policy: str, *devices: str) -> Precision:
+    """The precision that `policy` means: `auto` takes bf16 where all of `devices` compute in it.
 
     Raises:
         EncoderError: `config_invalid` for an unknown policy.
@@ -48,7 +48,7 @@ def resolve_precision(policy: str, device: str) -> Precision:
             remedy=f"Use one of {', '.join(POLICIES)}.",
         )
     if policy == "auto":
-        return "bf16" if is_good_at_bf16(device) else "fp32"
+        return "bf16" if all(map(is_good_at_bf16, devices)) else "fp32"
     return policy  # type: ignore[return-value]
 
 

@@ -96,14 +96,6 @@ def device_for(name: str) -> Device:
     return CudaDevice(name) if name.startswith("cuda") else HostDevice()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host had no memory left; torch says so in three ways."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
 def free_cached(device: str) -> None:
     """Gives back what torch keeps for later, before a smaller batch is tried."""
     if device.startswith("cuda"):

@@ -28,6 +28,8 @@ STALL_SECONDS = 300.0
 MAX_BAD_TILES = 0.05
 
 Progress = Callable[[int, int], None]
+# Makes a job, beside others that are being made for other devices; None = there is nothing to compute after all.
+Prepare = Callable[[], "Job | None"]
 # Columns measured on the tiles of a batch, uint8 (n, h, w, 3), while they are in memory anyway: (n,) each.
 Measure = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -124,9 +126,10 @@ class Settings:
     """How the machine is used; no value depends on any of these.
 
     Attributes:
-        workers: Threads that read tiles; 0 = one per core.
-        streams: Forward passes at the same time; 0 = one per core on a CPU, one on any other device.
-        memory_share: Largest share of the free memory that waiting tiles may take, measured at every batch.
+        workers: Threads that read tiles, shared out over the devices; 0 = one per core.
+        streams: Forward passes at the same time on each device; 0 = one per core on a CPU, one on any other.
+        memory_share: Largest share of the free memory that waiting tiles may take, all devices' together, measured at
+            every batch.
         stall_seconds: A batch that takes longer to read is given up, and its slide with it.
     """
 

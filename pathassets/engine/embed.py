@@ -1,14 +1,13 @@
 """embed_slide and embed_slides: what the engine offers.
 
-Belongs here: one slide, or a stream of them, from jobs to results. Does not belong: threads (`pipeline`).
+Belongs here: one slide, or a stream of them, from jobs to results. Does not belong: threads (`stream`, `pipeline`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,17 +19,21 @@ from pathassets.engine.contract import (
     EmbedResult,
     Job,
     Measure,
+    Prepare,
     Progress,
     Settings,
     ShardWriter,
     TileSource,
 )
+from pathassets.engine.jobs import Jobs
 from pathassets.engine.plan import EmbedPlan, PlanError
 
 if TYPE_CHECKING:
     from pathassets.encoders.encoder import Encoder
-    from pathassets.engine.pipeline import Pipeline
     from pathassets.engine.run import Run
+    from pathassets.engine.stream import Started, Stream
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,144 +109,46 @@ def embed_slide(
 
 
 def embed_slides(
-    jobs: Iterable[Job],
+    jobs: Iterable[Job | Prepare],
     on_done: Callable[[Finished], None],
     *,
     settings: Settings = Settings(),  # noqa: B008  frozen
     replan: bool = True,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Embeds slides as one stream: the next job is taken, and its tiles are read, while the last is computed.
+    """Embeds slides as one stream: the next job is made, and its tiles are read, while the last is computed.
 
     Args:
-        jobs: Taken one ahead, in a thread of its own, so that opening and tiling slides costs the device nothing.
-            All encoders must be on one device. An exception while a job is made ends the stream.
+        jobs: Jobs, or functions that make them, which are called by a thread for each device, so that opening and tiling
+            slides costs no device anything. Each job goes to the first of its encoder's devices that has room; all encoders
+            are on the same devices. An exception while a job is made ends the stream.
         on_done: Told of each job that has ended, in this thread, in the order in which they end, good or bad.
-        settings: Threads and memory.
+        settings: Threads and memory, of all devices together.
         replan: Start a slide anew under the next plan when one does not hold; else that is its error.
+        on_stop: Told, in any thread, that no more jobs are taken: a function that makes one and waits should give up then,
+            for its thread is waited for.
     """
-    stream = iter(jobs)
-    first = next(stream, None)
+    taken = Jobs(jobs, on_stop)
+    first = taken.next()
     if first is None:
         return
-    from pathassets.engine.pipeline import Pipeline
+    from pathassets.engine.stream import Stream
 
-    # Left in reverse order: no more jobs, then no more threads that write, then the writers that nobody followed.
-    with ExitStack() as writers, Pipeline(first.encoder.device, settings) as pipeline:
-        opener = _Opener(pipeline, _chained(first, stream))
-        writers.callback(opener.close_rest)
-        try:
-            while (started := opener.next_started()) is not None:
-                _follow(started, pipeline, on_done, replan)
-        finally:
-            opener.stop()
+    with Stream(first, taken, settings) as stream:
+        while (ended := stream.next_ended()) is not None:
+            _follow(ended, stream, on_done, replan)
 
 
-@dataclass
-class _Started:
-    job: Job
-    run: Run | None
-    stack: ExitStack
-    error: BaseException | None = None
-
-
-class _Opener:
-    """Takes jobs one ahead and puts their runs into the feed."""
-
-    def __init__(self, pipeline: Pipeline, jobs: Iterator[Job]) -> None:
-        self._pipeline, self._jobs = pipeline, jobs
-        self._started: list[_Started] = []
-        self._error: BaseException | None = None
-        self._over = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="pathassets-open", daemon=True)
-        self._thread.start()
-
-    def next_started(self) -> _Started | None:
-        """The next job in order; None after the last.
-
-        Raises:
-            BaseException: Making a job failed.
-        """
-        with self._changed:
-            while not self._started and not self._over:
-                self._changed.wait()
-            if self._started:
-                return self._started.pop(0)
-        if self._error is not None:
-            raise self._error
-        return None
-
-    def stop(self) -> None:
-        """Takes no more jobs."""
-        self._pipeline.feed.close()
-        self._thread.join()
-
-    def close_rest(self) -> None:
-        """Closes the writers of jobs that nobody followed."""
-        for started in self._started:
-            started.stack.close()
-
-    def _work(self) -> None:
-        try:
-            while self._pipeline.feed.wait_for_room() and (job := next(self._jobs, None)) is not None:
-                started = start(job, self._pipeline)
-                with self._changed:
-                    self._started.append(started)
-                    self._changed.notify()
-        except BaseException as error:  # noqa: BLE001  handed to the caller's thread
-            self._error = error
-        with self._changed:
-            self._over = True
-            self._changed.notify()
-
-
-def start(job: Job, pipeline: Pipeline, *, in_front: bool = False) -> _Started:
-    """Opens a job's writer and feeds its tiles to the pipeline."""
-    from pathassets.engine.run import Run
-
-    stack = ExitStack()
-    try:
-        run = Run(job, job.plan, stack.enter_context(job.open_writer(job.plan)))
-    except Exception as error:  # noqa: BLE001  one slide's locked or full store is that slide's failure
-        stack.close()
-        return _Started(job, None, stack, error)
-    pipeline.feed.put(run, in_front=in_front)
-    return _Started(job, run, stack)
-
-
-def _follow(started: _Started, pipeline: Pipeline, on_done: Callable[[Finished], None], replan: bool) -> None:
-    """Waits for a job, under as many plans as it takes, and tells of its end while its writer is open."""
-    while True:
-        with started.stack:
-            if started.run is None:
-                on_done(Finished(started.job, None, started.error, None))
-                return
-            _wait(started.run, pipeline)
-            error = started.run.error
-            if not (replan and isinstance(error, PlanError)):
-                result = None if error is not None else _result(started.run)
-                on_done(Finished(started.job, result, error, started.run.writer))
-                return
-        started = start(replace(started.job, plan=error.next_plan), pipeline, in_front=True)
-
-
-def _wait(run: Run, pipeline: Pipeline) -> None:
-    from pathassets.engine.pipeline import STOP_SECONDS, WATCH_SECONDS
-
-    told = -1
-    try:
-        while True:
-            over = run.settled.wait(WATCH_SECONDS)
-            if run.job.progress is not None and run.error is None and run.n_done != told:
-                told = run.n_done
-                run.job.progress(told, run.n_tiles)
-            if over:
-                return
-            pipeline.check()
-    except BaseException as error:  # the caller wants to stop: let what is on its way leave, then go
-        run.fail(error)
-        run.settled.wait(STOP_SECONDS)
-        raise
+def _follow(ended: Started, stream: Stream, on_done: Callable[[Finished], None], replan: bool) -> None:
+    """Tells of a job's end while its writer is open; or starts it anew, where it was, under the next plan."""
+    run = ended.run
+    error = ended.error if run is None else run.error
+    with ended.stack:
+        if not (replan and isinstance(error, PlanError)):
+            result = None if error is not None or run is None else _result(run)
+            on_done(Finished(ended.job, result, error, run.writer if run is not None else None))
+            return
+    stream.start(replace(ended.job, plan=error.next_plan), ended.lane, in_front=True)
 
 
 def _result(run: Run) -> EmbedResult:
@@ -251,10 +156,8 @@ def _result(run: Run) -> EmbedResult:
     from pathassets.engine.pipeline import compare_first_tiles
 
     if run.agreement is None and run.n_tiles:
-        run.agreement = compare_first_tiles(run)
+        try:
+            run.agreement = compare_first_tiles(run)
+        except Exception as error:  # the rows are there; how good they are is not known today
+            log.warning("%s: the precision could not be compared", run.job.name, exc_info=error)
     return run.result()
-
-
-def _chained(first: Job, others: Iterator[Job]) -> Iterator[Job]:
-    yield first
-    yield from others

@@ -12,12 +12,16 @@ from pathassets.engine.run import Batch, Run
 
 
 class Feed:
-    """Runs in order, their batches one after the other; threads take from it at the same time."""
+    """Runs in order, their batches one after the other; threads take from it at the same time.
 
-    def __init__(self) -> None:
+    Args:
+        changed: Told when runs come and go; shared by feeds of which somebody waits for any.
+    """
+
+    def __init__(self, changed: threading.Condition) -> None:
         self._runs: deque[Run] = deque()
         self._closed = False
-        self._changed = threading.Condition()
+        self._changed = changed
 
     def put(self, run: Run, *, in_front: bool = False) -> None:
         """Adds a run: at the end, or in front of the others when a slide is started anew."""
@@ -42,12 +46,10 @@ class Feed:
                     self._changed.wait()
             return None
 
-    def wait_for_room(self) -> bool:
-        """Waits until the last run's batches are being handed out; says whether the feed is still open."""
-        with self._changed:
-            while len(self._runs) > 1 and not self._closed:
-                self._changed.wait()
-            return not self._closed
+    @property
+    def is_dry(self) -> bool:
+        """Whether every batch has been handed out: there is room for a run. To be asked under `changed`."""
+        return not self._runs
 
     def close(self) -> None:
         """Lets everyone go who waits."""

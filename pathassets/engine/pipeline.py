@@ -1,8 +1,9 @@
-"""Pipeline: the threads between slides and shards.
+"""Pipeline: the threads between slides and shards, of one device.
 
     feed -> read (several threads) -> ready -> compute (one stream per core, or one per device) -> whole -> write (one thread)
 
-Belongs here: threads, queues, the watchdog. Does not belong: which batches there are (`run`), how one is computed (`compute`).
+Belongs here: threads, queues, the watchdog. Does not belong: which batches there are (`run`), how one is computed
+(`compute`), which slide goes to which device (`stream`).
 
 Every batch that the feed hands out leaves the pipeline exactly once, through `Run.put` or `Run.drop`; a run is settled
 when all have. No value depends on which thread did what: a batch is computed whole, by one kernel, on one thread.
@@ -22,20 +23,21 @@ from types import TracebackType
 import numpy as np
 import torch
 
+from pathassets.encoders.networks import CompileError, is_out_of_memory
 from pathassets.encoders.precision import Agreement
 from pathassets.engine.buffers import Buffers
-from pathassets.engine.compute import Device, Pending, device_for, free_cached, is_out_of_memory
+from pathassets.engine.compute import Device, Pending, device_for, free_cached
 from pathassets.engine.contract import Settings
 from pathassets.engine.feed import Feed
+from pathassets.engine.memory import Budget
 from pathassets.engine.reading import read_batch
-from pathassets.engine.run import Batch, Run, Shard, out_of_memory
+from pathassets.engine.run import Batch, Run, Shard, not_compiled, out_of_memory
 from pathassets.errors import EncoderError, PathassetsError, Reason, SlideError
 
 log = logging.getLogger(__name__)
 
 # Tiles of the first batch that are computed in fp32 too.
 AGREEMENT_TILES = 8
-WATCH_SECONDS = 0.5
 SHARDS_WAITING = 2
 # How long an interrupted stream waits for what is on its way.
 STOP_SECONDS = 30.0
@@ -46,17 +48,16 @@ class Pipeline:
 
     Args:
         device: The device of all its runs' encoders.
-        settings: Threads and memory.
+        settings: This device's share of the machine: as many threads as it says, no zeros.
+        budget: Memory for waiting tiles, shared with other devices.
+        feed: Where its slides come from.
     """
 
-    def __init__(self, device: str, settings: Settings) -> None:
-        cores = usable_cores()
-        self.feed = Feed()
-        self._device_name, self._settings = device, settings
-        self._n_readers = settings.workers or cores
-        self._n_streams = settings.streams or (cores if device == "cpu" else 1)
-        most = self._n_readers + 2 * self._n_streams + 2
-        self._buffers = Buffers(most, settings.memory_share, pinned=device.startswith("cuda"))
+    def __init__(self, device: str, settings: Settings, budget: Budget, feed: Feed) -> None:
+        self.device, self.feed = device, feed
+        self._settings = settings
+        most = settings.workers + 2 * settings.streams + 2
+        self._buffers = Buffers(most, budget, pinned=device.startswith("cuda"))
         self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._whole: queue.Queue[tuple[Run, Shard] | None] = queue.Queue(SHARDS_WAITING)
         self._reading: dict[threading.Thread, tuple[float, Batch]] = {}
@@ -69,8 +70,8 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         # A stream's operators run on the stream's own thread: streams that share cores never wait for each other's helpers.
         self._torch_threads = torch.get_num_threads()
-        self._readers = [self._thread(self._read, f"read-{i}") for i in range(self._n_readers)]
-        self._others = [self._thread(self._compute, f"compute-{i}") for i in range(self._n_streams)]
+        self._readers = [self._thread(self._read, f"read-{i}") for i in range(self._settings.workers)]
+        self._others = [self._thread(self._compute, f"compute-{i}") for i in range(self._settings.streams)]
         self._others.append(self._thread(self._write, "write"))
         return self
 
@@ -81,12 +82,14 @@ class Pipeline:
         self._buffers.close()
         for reader in self._readers:
             reader.join(STOP_SECONDS)  # one that hangs is left behind
-        for _ in range(self._n_streams):
+        *streams, writer = self._others
+        for _ in streams:
             self._ready.put(None)
-        for stream in self._others[:-1]:
+        for stream in streams:
             stream.join()
-        self._whole.put(None)
-        self._others[-1].join()
+        if writer.is_alive():
+            self._whole.put(None)
+            writer.join()
         torch.set_num_threads(self._torch_threads)
 
     def check(self) -> None:
@@ -161,9 +164,9 @@ class Pipeline:
     # Computing
 
     def _compute(self) -> None:
-        if self._device_name == "cpu":
+        if self.device == "cpu":
             torch.set_num_threads(1)
-        device = device_for(self._device_name)
+        device = device_for(self.device)
         pending: deque[tuple[Batch, Pending]] = deque()
         while True:
             if len(pending) > device.depth:
@@ -210,12 +213,24 @@ class Pipeline:
         shard = run.put(batch, values)
         self._buffers.give_back(batch.buffer)
         if shard is not None:
-            self._whole.put((run, shard))
+            self._to_writer(run, shard)
+
+    def _to_writer(self, run: Run, shard: Shard) -> None:
+        """Waits while too many shards are waiting; not for a writer that has died."""
+        while True:
+            try:
+                self._whole.put((run, shard), timeout=1)
+                return
+            except queue.Full:
+                if self._died is not None:
+                    return
 
     def _compute_failed(self, batch: Batch, error: Exception) -> None:
         if is_out_of_memory(error):
-            free_cached(self._device_name)
+            free_cached(self.device)
             batch.run.fail(out_of_memory(batch.run))
+        elif isinstance(error, CompileError):
+            batch.run.fail(not_compiled(batch.run, error))
         elif isinstance(error, PathassetsError):
             batch.run.fail(error)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pathassets.encoders.device import kind_of
 from pathassets.encoders.precision import Precision
 from pathassets.errors import EncoderError, Reason
 from pathassets.recipes import EmbeddingOptions
@@ -29,6 +30,7 @@ class EmbedPlan:
         batch_size: Tiles per forward pass.
         shard_rows: Tiles per shard; batches start anew in each, so that an interrupted run computes the same batches.
         device: `cpu`, `cuda` or `mps`: they do not round alike.
+        compile: Compiled by torch, which rounds less often.
     """
 
     precision: Precision
@@ -36,11 +38,12 @@ class EmbedPlan:
     batch_size: int
     shard_rows: int
     device: str
+    compile: bool = False
 
     @classmethod
     def of(cls, options: EmbeddingOptions, encoder: Encoder) -> EmbedPlan:
         """The plan that the options ask for on the encoder's device."""
-        device = encoder.device.partition(":")[0]
+        device = kind_of(encoder.device)
         most = min(options.batch_size, options.shard_rows)
         return cls(
             precision=encoder.precision,
@@ -48,11 +51,13 @@ class EmbedPlan:
             batch_size=min(most, CPU_MAX_BATCH) if device == "cpu" else most,
             shard_rows=options.shard_rows,
             device=device,
+            compile=options.compile,
         )
 
     def digest_parts(self) -> tuple[Any, ...]:
         """What enters the digest that names the slide's arrays."""
-        return ("plan", self.precision, self.dtype, self.batch_size, self.shard_rows, self.device)
+        eager = ("plan", self.precision, self.dtype, self.batch_size, self.shard_rows, self.device)
+        return (*eager, "compiled") if self.compile else eager
 
     def batches(self, rows: slice) -> list[slice]:
         """The batches of one shard's rows; they depend on nothing but the slide and the plan."""
@@ -73,13 +78,17 @@ class EmbedPlan:
         """float32 on disk, for values that float16 cannot hold."""
         return replace(self, dtype="float32") if self.dtype == "float16" else None
 
+    def uncompiled(self) -> EmbedPlan:
+        """The network as it is, where torch cannot compile it."""
+        return replace(self, compile=False)
+
 
 class PlanError(EncoderError):
     """The plan does not hold for this slide; it starts anew under `next_plan`.
 
     Args:
         message: What happened.
-        reason: `out_of_memory` or `non_finite`.
+        reason: `out_of_memory`, `non_finite`, or `encoder_failed` where torch cannot compile the network.
         next_plan: What to try.
     """
 

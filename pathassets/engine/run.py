@@ -9,12 +9,13 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
+from pathassets.encoders.networks import CompileError
 from pathassets.encoders.precision import Agreement
 from pathassets.engine.contract import OK, UNREADABLE, EmbedResult, Job, Seconds, ShardWriter
 from pathassets.engine.plan import EmbedPlan, PlanError
@@ -106,16 +107,24 @@ class Run:
         job: The slide.
         plan: How it is embedded.
         writer: Where its rows go, open.
+        device: Where it is computed.
+        on_settled: Called once, in any thread, when the run is settled; it must not ask anything of the run.
+
+    Raises:
+        EncoderError: `out_of_memory` when the encoder does not fit on the device.
     """
 
-    def __init__(self, job: Job, plan: EmbedPlan, writer: ShardWriter) -> None:
+    def __init__(
+        self, job: Job, plan: EmbedPlan, writer: ShardWriter, device: str, on_settled: Callable[[], None]
+    ) -> None:
         self.job, self.plan, self.writer = job, plan, writer
-        self.encoder = job.encoder.at(plan.precision)
+        compiled_for = plan.batch_size if plan.compile else None
+        self.encoder = job.encoder.at(plan.precision, device, compiled_for=compiled_for)
         self.seconds = Seconds()
         self.error: BaseException | None = None
         self.agreement: Agreement | None = None
         self.xy = job.tiles.select("x_px", "y_px").to_numpy()
-        self.settled = threading.Event()
+        self._on_settled, self._settled = on_settled, False
         self._lock = threading.RLock()
         self._missing = writer.missing_shards()
         self._batches = self._all_batches()
@@ -222,9 +231,10 @@ class Run:
                 yield Batch(self, shard, rows, first=next(first))
 
     def _settle(self) -> None:
-        if self._issued_all and self._in_flight == 0 and self._to_write == 0 and not self.settled.is_set():
+        if self._issued_all and self._in_flight == 0 and self._to_write == 0 and not self._settled:
             self._ended = time.perf_counter()
-            self.settled.set()
+            self._settled = True
+            self._on_settled()
 
     def _check_bad(self) -> None:
         if self._n_bad > self.job.max_bad_tiles * self.n_tiles and self.error is None:
@@ -264,6 +274,11 @@ def out_of_memory(run: Run) -> Exception:
     return EncoderError(
         message, reason=Reason.OUT_OF_MEMORY, remedy="Use a device with more memory, or a smaller encoder."
     )
+
+
+def not_compiled(run: Run, error: CompileError) -> Exception:
+    """The error for a network that torch cannot compile: it runs as it is."""
+    return PlanError(f"{run.job.name}: {error.message}", reason=error.reason, next_plan=run.plan.uncompiled())
 
 
 def _too_many(job: Job, n_tiles: int) -> SlideError:

@@ -3,24 +3,29 @@
 Belongs here: the order of slides and nodes, locks, which thread does what. Does not belong: single nodes (`chain`),
 the stream's inside (`engine/`).
 
-While one slide is on the device, the next one is opened, masked, tiled and read by a thread of its own; what follows the
-embeddings is computed in the caller's thread. Results are handed over in the caller's thread only.
+While one slide is on a device, the next one is opened, masked, tiled and read by a thread of its own (one for each device);
+what follows the embeddings is computed in the caller's thread. Results are handed over in the caller's thread only.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from pathassets.engine import Finished, Job, Settings, embed_slides
-from pathassets.errors import PathassetsError
+from pathassets.errors import PathassetsError, Reason
 from pathassets.steps import embeddings
 from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order, Results, StepResult, carry_out, look, run_node
 from pathassets.steps.nodes import Node, Step
 from pathassets.steps.outcomes import failure
 from pathassets.steps.session import Session
+
+log = logging.getLogger(__name__)
 
 Emit = Callable[[StepResult], None]
 
@@ -63,6 +68,10 @@ class _Work:
     order: Order | None = None
 
 
+class _StoppedError(Exception):
+    """The run has ended while a slide was waited for."""
+
+
 class _Pass:
     """One encoder over a batch of slides."""
 
@@ -73,35 +82,60 @@ class _Pass:
         self._before = [node for node in nodes if node is not self._embed and node.key not in after]
         self._after = [node for node in nodes if node.key in after]
         self._at_work: dict[str, _Work] = {}
+        self._later: list[str] = []
         self._results: deque[StepResult] = deque()
+        # UMAP's and Leiden's libraries have thread pools of their own, one of which ends the process when entered twice.
+        self._finishing = threading.Lock()
 
     def run(self, slide_ids: Sequence[str]) -> None:
-        settings = Settings(workers=self._session.study.workers)
+        study = self._session.study
+        settings = Settings(workers=study.workers, memory_share=study.memory_share, stall_seconds=study.stall_seconds)
         try:
-            embed_slides(self._jobs(slide_ids), self._embedded, settings=settings)
+            self._stream(slide_ids, 0.0, settings)
+            # what another process works on comes last: it may have finished by then
+            self._stream(list(self._later), LOCK_TIMEOUT_SECONDS, settings)
         finally:
             for work in self._at_work.values():
                 work.stack.close()
         self._hand_over()
 
-    def _jobs(self, slide_ids: Sequence[str]) -> Iterator[Job]:
-        """Slides that need the device; those that do not are done with on the way. Runs beside the caller's thread."""
-        for slide_id in slide_ids:
-            work = _Work(slide_id)
-            job = self._begin(work)
-            if job is None:
-                self._end(work)
+    def _stream(self, slide_ids: Sequence[str], patience: float, settings: Settings) -> None:
+        stopped = threading.Event()
+        jobs = [partial(self._job, slide_id, patience, stopped) for slide_id in slide_ids]
+        embed_slides(jobs, self._embedded, settings=settings, on_stop=stopped.set)
+
+    def _job(self, slide_id: str, patience: float, stopped: threading.Event) -> Job | None:
+        """A slide that needs a device; one that does not is done with at once. Runs beside the caller's thread."""
+        work = self._at_work[slide_id] = _Work(slide_id)
+        job = self._begin(work) if self._lock(work, patience, stopped) else None
+        if job is None:
+            self._end(work)
+        return job
+
+    def _lock(self, work: _Work, patience: float, stopped: threading.Event) -> bool:
+        """Locks a slide; one that another process works on is left for later where there is no patience to wait for it."""
+        told: set[str] = set()
+
+        def waiting(holder: str) -> None:
+            if stopped.is_set():
+                raise _StoppedError
+            if holder not in told:
+                log.info("waiting for %s", holder, extra={"slide_id": work.slide_id})
+                self._session.watcher.waits(work.slide_id, holder)
+            told.add(holder)
+
+        try:
+            work.stack.enter_context(self._session.root.lock(f"slide-{work.slide_id}", patience, waiting))
+        except PathassetsError as error:
+            if error.reason is Reason.LOCKED and not patience:
+                self._later.append(work.slide_id)
             else:
-                self._at_work[slide_id] = work
-                yield job
+                self._refuse(work, error)
+            return False
+        return True
 
     def _begin(self, work: _Work) -> Job | None:
-        """Locks a slide and makes what comes before the embeddings."""
-        try:
-            work.stack.enter_context(self._session.root.lock(f"slide-{work.slide_id}", timeout=LOCK_TIMEOUT_SECONDS))
-        except PathassetsError as error:
-            self._refuse(work, error)
-            return None
+        """Makes what comes before the embeddings."""
         self._make(work, self._before)
         if self._embed is None:
             return None
@@ -126,7 +160,7 @@ class _Pass:
 
     def _embedded(self, finished: Finished) -> None:
         """A slide has left the stream."""
-        work = self._at_work.pop(finished.job.name)
+        work = self._at_work[finished.job.name]
         order = work.order
         assert order is not None
         work.done[order.node.key] = carry_out(
@@ -137,9 +171,11 @@ class _Pass:
 
     def _end(self, work: _Work) -> None:
         """Makes what comes after the embeddings and lets go of the slide."""
+        del self._at_work[work.slide_id]
         with work.stack:
             if self._embed is None or self._embed.key in work.done:
-                self._make(work, self._after)
+                with self._finishing:
+                    self._make(work, self._after)
         self._results.extend(work.done.values())
 
     def _make(self, work: _Work, nodes: Sequence[Node]) -> None:

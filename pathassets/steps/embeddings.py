@@ -10,12 +10,13 @@ import importlib.metadata
 import json
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
-from pathassets.engine import EmbedPlan, Finished, Job
+from pathassets.core.checks import precision_agreement
+from pathassets.engine import EmbedPlan, EmbedResult, Finished, Job
 from pathassets.errors import Reason
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order
@@ -108,7 +109,7 @@ def publish(session: Session, order: Order, finished: Finished) -> Made:
     about = {"recipe": recipe.key, "encoder": recipe.encoder, "weights_sha256": finished.job.encoder.weights_sha256}
     n_bad = int(writer.finish(tiles, about)["n_bad"])
     _publish(session, order, tiles, finished, writer, n_bad)
-    return _verdict(n_bad, _wanted_plan(session, recipe), result.plan, writer.digest)
+    return replace(_verdict(n_bad, _wanted_plan(session, recipe), result, writer.digest), seconds=result.seconds)
 
 
 def _tiles(session: Session, slide_id: str, recipe: Recipe) -> pl.DataFrame:
@@ -161,7 +162,7 @@ def _publish(
             "stage": stage,
             "seconds": seconds,
             "tiles": len(tiles),
-            "device": encoder.device,
+            "device": result.device,
         }
         for stage, seconds in {"open": job.open_seconds, **result.timings}.items()
     ]
@@ -179,7 +180,8 @@ def _publish(
         "precision_cosine": result.agreement.cosine if result.agreement else None,
         "precision_max_rel_error": result.agreement.max_rel_error if result.agreement else None,
         "batch_size": plan.batch_size,
-        "device": encoder.device,
+        "compiled": plan.compile,
+        "device": result.device,
         "tile_px": recipe.tiling.tile_hw[1],
         "mpp": slide_tile_size(recipe.tiling, session.slide_row(slide_id)).mpp,
         "weights_sha256": encoder.weights_sha256,
@@ -197,12 +199,23 @@ def library_versions() -> str:
     return json.dumps({name: importlib.metadata.version(name) for name in LIBRARIES})
 
 
-def _verdict(n_bad: int, wanted: EmbedPlan, used: EmbedPlan, made_from: str) -> Made:
-    if used != wanted:
+def _verdict(n_bad: int, wanted: EmbedPlan, result: EmbedResult, made_from: str) -> Made:
+    """What deserves a look; of several things the one that says most about the numbers."""
+    agreement = result.agreement
+    if agreement is not None and not precision_agreement(agreement.cosine, agreement.max_rel_error).passed:
+        return Made(
+            Status.FLAGGED,
+            Reason.PRECISION_LOW,
+            f"in {_how(result.plan)} embeddings come no nearer to fp32 than cosine {agreement.cosine:.4f} "
+            f"(relative error {agreement.max_rel_error:.2g}), measured on {agreement.n_tiles} tiles",
+            'Set precision = "fp32" (and compile = false) in [embeddings].',
+            made_from,
+        )
+    if result.plan != wanted:
         return Made(
             Status.FLAGGED,
             Reason.PLAN_CHANGED,
-            f"the plan changed on the way: {_changes(wanted, used)}",
+            f"the plan changed on the way: {_changes(wanted, result.plan)}",
             "Ask for this plan in [embeddings] to get it at once; slides under different plans differ in last digits.",
             made_from,
         )
@@ -217,6 +230,11 @@ def _verdict(n_bad: int, wanted: EmbedPlan, used: EmbedPlan, made_from: str) -> 
     return Made(result_digest=made_from)
 
 
+def _how(plan: EmbedPlan) -> str:
+    return f"{plan.precision}, compiled," if plan.compile else plan.precision
+
+
 def _changes(wanted: EmbedPlan, used: EmbedPlan) -> str:
-    pairs = {name: (getattr(wanted, name), getattr(used, name)) for name in ("precision", "dtype", "batch_size")}
+    names = ("precision", "dtype", "batch_size", "compile")
+    pairs = {name: (getattr(wanted, name), getattr(used, name)) for name in names}
     return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new)

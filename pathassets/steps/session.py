@@ -5,6 +5,7 @@ Belongs here: things that are opened once and used by many slides. Does not belo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Session:
     watcher: Watcher = field(default_factory=Silence)
     force: bool = False
     _encoders: dict[str, Encoder] = field(default_factory=dict)
+    _loading: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
     def root(self) -> Root:
@@ -119,21 +121,25 @@ class Session:
             return None
 
     def encoder(self, recipe: Recipe) -> Encoder:
-        """The recipe's encoder, loaded once for all slides of the run."""
+        """The recipe's encoder, loaded once for all slides and devices of the run."""
         key = digest(recipe.encoder, recipe.weights, recipe.random_weights, recipe.encoder_kwargs, recipe.embeddings)
-        if key not in self._encoders:
-            from pathassets.encoders import load_encoder
+        with self._loading:  # slides are begun side by side
+            if key not in self._encoders:
+                self._encoders.clear()  # one encoder in memory at a time: a foundation model fills a device alone
+                self._encoders[key] = self._load(recipe)
+            return self._encoders[key]
 
-            self._encoders.clear()  # one encoder in memory at a time: a foundation model fills a device alone
-            self._encoders[key] = load_encoder(
-                recipe.encoder,
-                weights=recipe.weights,
-                random_weights=recipe.random_weights,
-                device=self.study.device,
-                precision=recipe.embeddings.precision,
-                **recipe.encoder_kwargs,
-            )
-        return self._encoders[key]
+    def _load(self, recipe: Recipe) -> Encoder:
+        from pathassets.encoders import load_encoder
+
+        return load_encoder(
+            recipe.encoder,
+            weights=recipe.weights,
+            random_weights=recipe.random_weights,
+            device=self.study.device,
+            precision=recipe.embeddings.precision,
+            **recipe.encoder_kwargs,
+        )
 
     def weights_sha256(self, recipe: Recipe, *, download: bool = False) -> str:
         """What identifies the recipe's weights, without building the network; noted for `remembered_weights`."""

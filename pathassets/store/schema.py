@@ -119,6 +119,7 @@ _EMBEDDINGS = TableSpec(
         Column("precision_cosine", FLOAT, "Least cosine to fp32 on the slide's first batch", optional=True),
         Column("precision_max_rel_error", FLOAT, "Largest error relative to fp32 there", optional=True),
         Column("batch_size", INT, "Tiles per forward pass", optional=True),
+        Column("compiled", BOOL, "Whether torch had compiled the encoder", optional=True),
         Column("device", TEXT, "What it ran on", optional=True),
         Column("tile_px", INT, "Tile's edge as the encoder saw it", "px", optional=True),
         Column("mpp", FLOAT, "Resolution of the tiles", "µm/px", optional=True),
