@@ -15,6 +15,7 @@ import dagster as dg
 from pathassets.config import Study
 from pathassets.defs import describe
 from pathassets.defs.automation import slide_chain_condition
+from pathassets.defs.checks import check_specs, log_checks
 from pathassets.defs.demands import demand_tags
 from pathassets.defs.partitions import SLIDES
 from pathassets.defs.resources import LogWatcher, Workshop
@@ -90,6 +91,7 @@ def slide_chain(study: Study) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name="slide_chain",
         specs=[asset_spec(Session(study), node) for node in nodes],
+        check_specs=check_specs(nodes),
         can_subset=True,
         partitions_def=SLIDES,
         backfill_policy=dg.BackfillPolicy.multi_run(study.slides_per_run),
@@ -127,6 +129,7 @@ def run_batch(context: dg.AssetExecutionContext, workshop: Workshop, nodes: Sequ
         workshop.results.append(result)
         if result.usable:
             log_result(context, session, result)
+            log_checks(context, session, result)
         elif result.slide_id not in failed:
             failed[result.slide_id] = result
             context.log.error(_complaint(result))
