@@ -66,6 +66,18 @@ def test_the_slide_of_a_file_is_found_again():
     assert layout.table_slide(layout.schema_file_key("tiles")) is None
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tables/tiles/notes.parquet", "tables/tiles/slide_id=s/a b.parquet", "tables/tiles/slide_id=../part.parquet",
+        "tables/tiles/slide_id=s/deep/part.parquet", "tables/tiles/other/part.parquet", "tables/tiles/slide_id=s/part.csv",
+        "tables/x", "arrays/s/0/embeddings.zarr", "",
+    ],
+)  # fmt: skip
+def test_a_foreign_file_is_of_no_slide(key: str):
+    assert layout.table_slide(key) is None
+
+
 def test_two_recipes_never_share_a_part():
     assert layout.recipe_part("px224/uni") == "px224__uni"
     for recipe in ("a__b/c", "a/b__c", "a_/b", "a/_b"):

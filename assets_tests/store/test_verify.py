@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -8,14 +10,12 @@ import polars as pl
 import pytest
 
 from pathassets.store import layout
-from pathassets.store.arrays import EmbeddingsWriter
 from pathassets.store.derived import write_derived
-from pathassets.store.groups import is_done
 from pathassets.store.results import publish
 from pathassets.store.root import DAY_S
-from pathassets.store.verify import sweep, verify
+from pathassets.store.verify import Fault, Finding, Report, hush_busy, verify
 
-from .conftest import PART, RECIPE, SmallStudy
+from .conftest import PART, RECIPE, SmallStudy, tile_frame
 
 GROUP = layout.group_key("s-1", "a" * 16, "embeddings")
 OLD_GROUP = layout.group_key("s-1", "0" * 16, "embeddings")
@@ -43,82 +43,199 @@ def age(path: Path, days: float = 2) -> None:
         os.utime(item, (moment, moment))
 
 
-def test_a_whole_study_has_no_problems(whole: SmallStudy):
-    report = verify(whole.root, whole.home)
+def look(study: SmallStudy, *, deep: bool = False) -> Report:
+    return verify(study.root, study.home, deep=deep)
+
+
+def found(study: SmallStudy, *, deep: bool = False) -> list[tuple[Fault, str]]:
+    """What is damaged; an old snapshot follows from most damage."""
+    return [(f.fault, f.key) for f in look(study, deep=deep).findings if not f.harmless]
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_whole_study_has_no_findings(whole: SmallStudy, deep: bool):
+    report = look(whole, deep=deep)
     assert report.ok
-    assert (report.problems, report.orphans, report.temp_files) == ([], [], [])
-    assert (report.n_groups, report.snapshot_current) == (2, True)
-    assert report.n_files == 7
+    assert (report.findings, report.n_groups, report.n_files) == ([], 2, 7)
 
 
 @pytest.mark.parametrize("deep", [True, False])
 @pytest.mark.parametrize("name", ["X/c/0/0", "obs/_index/c/0", "zarr.json"])
 def test_a_lost_file_is_found(whole: SmallStudy, name: str, deep: bool):
     whole.root.delete(f"{GROUP}/{name}")
-    report = verify(whole.root, whole.home, deep=deep)
-    assert [p.key for p in report.problems] == [f"{GROUP}/{name}"]
-    assert report.problems[0].remedy
+    assert found(whole, deep=deep) == [(Fault.MISSING, f"{GROUP}/{name}")]
+    assert all(finding.remedy and finding.slide_id == "s-1" for finding in look(whole).findings)
+
+
+@pytest.mark.parametrize("name", ["X/c/0/0", "obs/tile_id/c/0", "obsm/spatial/c/0/0"])
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_a_torn_file_is_found_without_reading_every_byte(whole: SmallStudy, name: str, left: float):
+    path = whole.root.local(f"{GROUP}/{name}")
+    os.truncate(path, int(path.stat().st_size * left))
+    assert found(whole) == [(Fault.TORN, f"{GROUP}/{name}")]
+
+
+def test_a_torn_file_of_a_group_that_knows_no_sizes_is_found(whole: SmallStudy):
+    key = layout.marker_key(GROUP)
+    marker = json.loads(whole.root.read(key))
+    whole.root.put(key, json.dumps({name: value for name, value in marker.items() if name != "sizes"}).encode())
+    assert found(whole) == []
+    os.truncate(whole.root.local(f"{GROUP}/X/c/0/0"), 0)
+    os.truncate(whole.root.local(f"{GROUP}/X/c/1/0"), 20)
+    assert found(whole) == [(Fault.TORN, f"{GROUP}/X/c/0/0")]
+    assert (Fault.TORN, f"{GROUP}/X/c/1/0") in found(whole, deep=True)
 
 
 def test_one_flipped_bit_is_found(whole: SmallStudy):
     data = bytearray(whole.root.read(f"{GROUP}/X/c/0/0"))
     data[len(data) // 2] ^= 1
     whole.root.local(f"{GROUP}/X/c/0/0").write_bytes(data)
-    assert [p.message for p in verify(whole.root, whole.home).problems] == ["is not what was written"]
-    assert verify(whole.root, whole.home, deep=False).ok
+    assert found(whole, deep=True) == [(Fault.TORN, f"{GROUP}/X/c/0/0")]
+    assert found(whole) == []
 
 
 def test_a_published_group_without_marker_is_found(whole: SmallStudy):
     whole.root.delete(layout.marker_key(GROUP))
-    report = verify(whole.root, whole.home)
-    assert [p.key for p in report.problems] == [GROUP]
-    assert not report.snapshot_current
+    assert found(whole) == [(Fault.MISSING, GROUP)]
+    assert Fault.OLD_SNAPSHOT in {finding.fault for finding in look(whole).findings}
 
 
-def test_a_table_that_says_other_than_its_group_is_found(whole: SmallStudy):
-    row = whole.tables.read("embeddings", "s-1", PART).with_columns(n_tiles=pl.lit(19))
-    whole.tables.write("embeddings", row, slide_id="s-1", part=PART)
-    assert "20 rows" in verify(whole.root, whole.home).problems[0].message
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"files": 3}', b'{"files": {}}', b"\xff\xfe"])
+def test_a_garbled_marker_is_found(whole: SmallStudy, text: bytes):
+    whole.root.put(layout.marker_key(GROUP), text)
+    assert found(whole) == [(Fault.UNREADABLE, layout.marker_key(GROUP))]
 
 
-def test_a_damaged_table_is_found(whole: SmallStudy):
-    key = layout.table_key("tiles", "s-1", "px224_mpp050")
-    whole.root.put(key, b"PAR1 no")
-    report = verify(whole.root, whole.home)
-    assert [p.key for p in report.problems] == [key]
+@pytest.mark.parametrize("change", [{"n_tiles": 19}, {"digest": "b" * 16}, {"dim": 9}, {"uri": "/etc"}])
+def test_a_row_that_says_other_than_its_group_is_found(whole: SmallStudy, change: dict):
+    row = whole.tables.read("embeddings", "s-1", PART)
+    assert row is not None
+    whole.tables.write(
+        "embeddings", row.with_columns(**{k: pl.lit(v) for k, v in change.items()}), slide_id="s-1", part=PART
+    )
+    assert [fault for fault, _ in found(whole)] == [Fault.CONTRADICTION]
 
 
-def test_what_nobody_names_goes_when_it_is_a_day_old(whole: SmallStudy):
+def test_tiles_that_are_not_those_that_were_embedded_are_found(whole: SmallStudy):
+    frame = tile_frame().with_columns(x_px=pl.col("x_px") + 1)
+    whole.tables.write("tiles", frame, slide_id="s-1", part="px224_mpp050")
+    assert found(whole) == [(Fault.CONTRADICTION, layout.table_key("tiles", "s-1", "px224_mpp050"))]
+
+
+def test_tiles_that_have_been_laid_anew_are_no_contradiction(whole: SmallStudy):
+    frame = tile_frame(digest="72e5" * 4).with_columns(x_px=pl.col("x_px") + 1)
+    whole.tables.write("tiles", frame, slide_id="s-1", part="px224_mpp050")
+    assert found(whole) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1 no", b"\0" * 500])
+def test_a_damaged_table_is_found(whole: SmallStudy, data: bytes):
+    key = layout.table_key("domains", "s-1", PART)
+    whole.root.put(key, data)
+    assert found(whole) == [(Fault.UNREADABLE, key)]
+
+
+def test_a_table_that_is_not_of_the_schema_is_found(whole: SmallStudy):
+    key = layout.table_key("domains", "s-1", PART)
+    pl.DataFrame({"slide_id": ["s-1"], "pigs": [1]}).write_parquet(whole.root.local(key))
+    assert found(whole) == [(Fault.UNREADABLE, key)]
+
+
+def test_rows_of_another_slide_are_found(whole: SmallStudy):
+    key = layout.table_key("domains", "s-1", PART)
+    pl.read_parquet(whole.root.local(key)).with_columns(slide_id=pl.lit("s-2")).write_parquet(whole.root.local(key))
+    assert found(whole) == [(Fault.UNREADABLE, key)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tables/tiles/x.parquet",
+        "tables/x",
+        "tables/pigs/slide_id=s-1/part.parquet",
+        "tables/tiles/slide_id=s-1/a b.parquet",
+    ],
+)
+def test_a_foreign_file_harms_nothing_and_is_said(whole: SmallStudy, name: str):
+    whole.root.put(name, b"mine")
+    assert [(f.fault, f.key) for f in look(whole).findings if f.fault is not Fault.OLD_SNAPSHOT] == [
+        (Fault.FOREIGN, name)
+    ]
+    publish(whole.root, whole.home, full=True)
+    assert whole.tables.scan("tiles").collect().height == 20
+
+
+def test_a_snapshot_that_was_replaced_is_old_and_one_that_was_changed_is_damaged(whole: SmallStudy):
+    path = whole.home / "results.duckdb"
+    stat = path.stat()
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[4096:12288] = bytes(8192)
+    with path.open("r+b") as file:  # in place, as a bad disk does it
+        file.write(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert found(whole) == [(Fault.SNAPSHOT, "results.duckdb")]
+    path.unlink()
+    assert [finding.fault for finding in look(whole).findings] == [Fault.OLD_SNAPSHOT]
+
+
+def test_rows_of_the_snapshot_that_the_store_has_not_are_found_by_a_deep_look(whole: SmallStudy):
+    import duckdb
+
+    path = whole.home / "results.duckdb"
+    for statement, deep in (("UPDATE tiles SET x_px = 7 WHERE tile_id = 3", True), ("DELETE FROM tiles", False)):
+        publish(whole.root, whole.home, full=True)
+        path.chmod(0o644)
+        with duckdb.connect(str(path)) as con:
+            con.execute(statement)
+        record = json.loads(whole.root.read(layout.PUBLISHED))
+        stat = path.stat()
+        record["snapshot"] = f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
+        whole.root.put(layout.PUBLISHED, json.dumps(record).encode())
+        assert found(whole, deep=deep) == [(Fault.SNAPSHOT, "results.duckdb")], statement
+
+
+def test_what_is_left_over_harms_nothing(whole: SmallStudy):
     whole.root.put(f"{OLD_GROUP}/zarr.json", b"{}")
     whole.root.put(layout.marker_key(OLD_GROUP), b"{}")
-    assert verify(whole.root, whole.home).orphans == []
-    assert sweep(whole.root) == []
-    age(whole.root.path / "arrays")
-    assert verify(whole.root, whole.home).orphans == [OLD_GROUP]
-    assert sweep(whole.root) == [OLD_GROUP]
-    assert not whole.root.exists(layout.array_folder("s-1", "0" * 16))
-    report = verify(whole.root, whole.home)
-    assert (report.ok, report.orphans, report.n_groups) == (True, [], 2)
-
-
-def test_a_group_that_is_being_written_stays(whole: SmallStudy):
-    with EmbeddingsWriter(whole.root, "s-1", "0" * 16, n_tiles=4, dim=2):
-        age(whole.root.path / "arrays")
-        assert sweep(whole.root) == []
-    assert sweep(whole.root) == [OLD_GROUP]
-
-
-def test_nothing_is_deleted_while_a_table_cannot_be_read(whole: SmallStudy):
-    age(whole.root.path / "arrays")
-    whole.root.put(layout.table_key("embeddings", "s-1", PART), b"damaged")
-    assert sweep(whole.root) == []
-    assert is_done(whole.root, GROUP)
-
-
-def test_half_written_files_are_swept(whole: SmallStudy):
+    whole.root.put("locks/slide-s-9.lock", b"process 1 on elsewhere")
     temp = whole.root.path / "tables" / ".x.parquet.1.ab.tmp"
     temp.write_bytes(b"half")
-    age(temp)
-    assert verify(whole.root, whole.home).temp_files == [temp]
-    sweep(whole.root)
-    assert not temp.exists()
+    assert {finding.fault for finding in look(whole).findings} == {Fault.OLD_SNAPSHOT}
+    age(whole.root.path)
+    report = look(whole)
+    expected = {
+        (Fault.ORPHAN, OLD_GROUP),
+        (Fault.LOCK, "locks/slide-s-9.lock"),
+        (Fault.TEMPORARY, "tables/.x.parquet.1.ab.tmp"),
+    }
+    assert {(f.fault, f.key) for f in report.findings if f.fault is not Fault.OLD_SNAPSHOT} == expected
+    assert report.ok
+
+
+def test_slides_that_are_being_worked_on_are_not_judged(whole: SmallStudy):
+    findings = [Finding(Fault.TORN, "x", "", "", "s-1"), Finding(Fault.TORN, "y", "", "", "s-2")]
+    with whole.root.lock(layout.slide_lock("s-1")):
+        assert [(f.fault, f.key) for f in hush_busy(whole.root, findings)] == [(Fault.TORN, "y"), (Fault.BUSY, "s-1")]
+    whole.root.put("locks/slide-s-1.lock", b"process 1 on elsewhere")
+    assert hush_busy(whole.root, findings) == findings
+    assert not whole.root.exists("locks/slide-s-1.lock")
+
+
+def test_a_store_that_changes_under_the_look_does_not_break_it(whole: SmallStudy):
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            for number in range(5):
+                whole.outcome(f"s-{number + 2}", "tiles")
+                whole.tables.delete("outcomes", f"s-{number + 2}")
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(5):
+            look(whole)
+    finally:
+        stop.set()
+        thread.join()

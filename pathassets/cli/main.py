@@ -229,11 +229,71 @@ def publish(home: Home = None) -> None:
 
 
 @app.command()
-def verify(home: Home = None, as_json: AsJson = False) -> None:
-    """Check the store against itself: every published result is there, readable and whole."""
-    from pathassets.cli.reporting import print_verification
+def verify(
+    home: Home = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the arrays and every row of SQL.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take back what cannot be used, so that the next run makes it again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the store against itself, results.duckdb and Dagster: every published result is there, readable and whole."""
+    from pathassets.cli.keeping import verify_study
 
-    raise typer.Exit(print_verification(_study(home), as_json=as_json))
+    raise typer.Exit(verify_study(_study(home), deep=deep, repairing=repair, as_json=as_json))
+
+
+@app.command()
+def explain(
+    name: Annotated[
+        str, typer.Argument(help="A slide (id or its beginning, file, path), a study's asset, or a digest.")
+    ],
+    asset: Annotated[str | None, typer.Argument(help="One of the slide's assets; none = all of them.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a result came from: file, options, weights, versions, run, inputs; and whether that is still so."""
+    from pathassets.cli.explaining import explain as tell
+
+    raise typer.Exit(tell(_study(home), name, asset, as_json=as_json))
+
+
+@app.command()
+def adopt(
+    home: Home = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be reported.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell Dagster of results that its event log has lost, or never had: after a copy, or a lost .dagster."""
+    from pathassets.cli.keeping import adopt_study
+
+    raise typer.Exit(adopt_study(_study(home), dry_run=dry_run, as_json=as_json))
+
+
+@app.command()
+def gc(
+    home: Home = None,
+    older_than: Annotated[str, typer.Option(help="Untouched for so long: 7d, 12h, 2w.")] = "7d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go; remove nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what nobody refers to any more: superseded arrays, half-written files, what is left of forgotten slides."""
+    from pathassets.cli.keeping import collect_garbage
+
+    raise typer.Exit(collect_garbage(_study(home), older_than=older_than, dry_run=dry_run, as_json=as_json))
+
+
+@app.command()
+def forget(
+    name: Annotated[str, typer.Argument(help="The slide: id or its beginning, file, path.")],
+    home: Home = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, what would go is told.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a slide from the study: rows, arrays, Dagster's partition. Its file stays."""
+    from pathassets.cli.keeping import forget_slide
+
+    raise typer.Exit(forget_slide(_study(home), name, yes=yes, as_json=as_json))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands that only look: status, outcomes, sql, verify, encoders.
+"""Commands that only look: status, outcomes, sql, encoders.
 
 Belongs here: turning stored rows into what a terminal or a program reads. Does not belong: changing anything.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -89,24 +88,6 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     lists = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
     texts = {name: [None if v is None else json.dumps(v, default=str) for v in frame[name].to_list()] for name in lists}
     return frame.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
-
-
-def print_verification(study: Study, *, as_json: bool) -> int:
-    """What the store's check of itself found. Exit code 1 when a published result is damaged."""
-    from pathassets.store.verify import verify
-
-    report = verify(Session(study).root, study.home)
-    problems = [asdict(problem) for problem in report.problems]
-    if as_json:
-        print_json({**asdict(report), "ok": report.ok})
-        return 0 if report.ok else 1
-    if problems:
-        print_rows(problems, ("key", "message", "remedy"))
-    say(f"{report.n_files} table files and {report.n_groups} array groups read, {len(problems)} damaged")
-    say(f"{len(report.orphans)} array groups and {len(report.temp_files)} temporary files are left over")
-    if not report.snapshot_current:
-        say("results.duckdb is older than the store: `pathassets publish`")
-    return 0 if report.ok else 1
 
 
 def print_encoders(name: str | None, *, as_json: bool) -> None:

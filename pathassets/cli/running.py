@@ -186,11 +186,16 @@ def _cohort(launcher: Launcher, wanted: set[tuple[str, ...]], slide_keys: set[tu
     return launcher.cohort(keys).problems if keys else []
 
 
-def publish_if_stale(study: Study) -> list[str]:
-    """Publishes through Dagster only when the snapshot lacks something, so that an idle run touches nothing."""
+def publish_if_stale(study: Study, *, even_if_current: bool = False) -> list[str]:
+    """Publishes through Dagster only when the snapshot lacks something, so that an idle run touches nothing.
+
+    Args:
+        study: The settings.
+        even_if_current: Let Dagster run it all the same, because its log knows of no snapshot.
+    """
     from pathassets.steps.publish import is_stale
 
-    if not is_stale(Session(study)):
+    if not even_if_current and not is_stale(Session(study)):
         return []
     from pathassets.definitions import build_defs
     from pathassets.defs.launch import Launcher, open_instance

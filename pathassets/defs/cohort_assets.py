@@ -35,7 +35,7 @@ def terms_asset(recipe: Recipe) -> dg.AssetsDefinition:
         group_name=group_of((recipe.tiling.name, recipe.name)),
         kinds={"pytorch", "parquet"},
         owners=OWNERS,
-        code_version=recipe.text.model_dump_json(),
+        code_version=terms_code_version(recipe),
         required_resource_keys={"study"},
         metadata=describe.columns("term_embeddings"),
     )
@@ -46,6 +46,11 @@ def terms_asset(recipe: Recipe) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=describe.terms(result), data_version=dg.DataVersion(result.digest))
 
     return _term_embeddings
+
+
+def terms_code_version(recipe: Recipe) -> str:
+    """What term embeddings depend on besides the weights."""
+    return recipe.text.model_dump_json()
 
 
 def slide_map_asset(recipe: Recipe) -> dg.AssetsDefinition:

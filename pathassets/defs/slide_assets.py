@@ -120,6 +120,7 @@ def run_batch(context: dg.AssetExecutionContext, workshop: Workshop, nodes: Sequ
     Raises:
         dagster.Failure: Some slides failed; the others are done and marked so.
     """
+    from pathassets.defs.adopt import report_used_terms
     from pathassets.steps.batch import run_batch as run_slides
 
     session = workshop.session(context.run_id, LogWatcher(context.log))
@@ -135,6 +136,7 @@ def run_batch(context: dg.AssetExecutionContext, workshop: Workshop, nodes: Sequ
             context.log.error(_complaint(result))
 
     run_slides(session, context.partition_keys, nodes, emit, force=context.op_execution_context.op_config["force"])
+    report_used_terms(session, context.instance, workshop.results)
     if failed:
         raise dg.Failure(
             f"{len(failed)} of {len(context.partition_keys)} slides failed; the others are done.",
@@ -167,7 +169,8 @@ def version_tags(session: Session, result: StepResult) -> dict[str, str]:
     if result.node.step is Step.TEXT_SIMILARITY and result.node.recipe is not None:
         from pathassets.steps.terms import terms_digest
 
-        inputs[tuple(terms_key(result.node.recipe).path)] = terms_digest(session, result.node.recipe)
+        key = tuple(terms_key(result.node.recipe).path)
+        inputs[key] = inputs.get(key) or terms_digest(session, result.node.recipe)
     for key, version in inputs.items():
         name = dg.AssetKey(list(key)).to_user_string()
         tags[f"dagster/input_data_version/{name}"] = version

@@ -83,7 +83,8 @@ def mark_done(root: Root, group: str, facts: Mapping[str, Any]) -> dict[str, Any
     with translated(f"write {folder}"):
         clear_leftovers(folder)
         _flush(folder)
-    marker = {"format": FORMAT, **facts, "files": tree_hashes(root, group)}
+    sizes = {entry.key.removeprefix(f"{group}/"): entry.size for entry in root.entries(group)}
+    marker = {"format": FORMAT, **facts, "files": tree_hashes(root, group), "sizes": sizes}
     root.put(layout.marker_key(group), json.dumps(marker, indent=1, sort_keys=True).encode())
     return marker
 

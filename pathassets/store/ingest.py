@@ -28,7 +28,7 @@ INTERNAL = "internal"
 _DONE = {"slide_id": pl.String, "digest": pl.String}
 _FILES = {"key": pl.String, "etag": pl.String}
 _PARQUET = "read_parquet({files}, union_by_name = {union}, hive_partitioning = false)"
-_FILES_GIVEN = _PARQUET.format(files="?", union=True)
+PARQUET_FILES = _PARQUET.format(files="?", union=True)
 
 _CURRENT_EMBEDDINGS = f"""
     EXISTS (FROM {INTERNAL}.done d WHERE d.slide_id = s.slide_id AND d.digest = s.digest)
@@ -143,7 +143,7 @@ class Ingest:
         spec = TABLES[key.split("/")[1]]
         con = duckdb.connect()
         try:
-            query = f"CREATE TEMP TABLE probe AS SELECT {self._columns(spec)} FROM {_FILES_GIVEN}"
+            query = f"CREATE TEMP TABLE probe AS SELECT {self._columns(spec)} FROM {PARQUET_FILES}"
             con.execute(query, [self._paths(spec.name, [key])])
         except duckdb.Error as error:
             return str(error).partition("\n")[0]
@@ -189,14 +189,14 @@ class Ingest:
         if not keys:
             return
         where = _CURRENT_EMBEDDINGS if spec.name == "embeddings" else _CURRENT_DERIVED if spec.derived else "true"
-        query = f"INSERT INTO main.{spec.name} SELECT {self._columns(spec)} FROM {_FILES_GIVEN} s WHERE {where}"
+        query = f"INSERT INTO main.{spec.name} SELECT {self._columns(spec)} FROM {PARQUET_FILES} s WHERE {where}"
         self._con.execute(query, [self._paths(spec.name, keys)])
 
     def _replace(self, spec: TableSpec) -> None:
         """An open table is made anew: its further columns may be others now."""
         known = ", ".join(f'"{name}"' for name in spec.names)
         query = f"CREATE OR REPLACE TABLE main.{spec.name} AS SELECT {self._columns(spec)}, * EXCLUDE ({known})"
-        self._con.execute(f"{query} FROM {_FILES_GIVEN} s", [self._paths(spec.name, self._keys(spec.name, set()))])
+        self._con.execute(f"{query} FROM {PARQUET_FILES} s", [self._paths(spec.name, self._keys(spec.name, set()))])
         comment_on(self._con, "TABLE", f"main.{spec.name}", spec)
 
     def _columns(self, spec: TableSpec) -> str:

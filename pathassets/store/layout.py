@@ -35,6 +35,9 @@ _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 _NAME = re.compile(r"[a-z0-9_]+")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 _RECIPE = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
+_TABLE_FILE = re.compile(
+    rf"tables/(?P<table>{_NAME.pattern})/(?:{STUDY}|slide_id=(?P<slide>{_SLIDE_ID.pattern}))/{_NAME.pattern}\.parquet"
+)
 
 
 def default_store(home: str | Path) -> Path:
@@ -73,11 +76,16 @@ def schema_file_key(table: str) -> str:
 
 
 def table_slide(key: str) -> tuple[str, str | None] | None:
-    """Table and slide of a table's file (slide None = the study's); None for the file without rows."""
-    _, table, folder, _ = key.split("/", 3)
-    if folder == STUDY:
-        return table, None
-    return (table, folder.removeprefix("slide_id=")) if folder.startswith("slide_id=") else None
+    """Table and slide of a table's file (slide None = the study's); None for the file without rows, and for foreign files."""
+    found = _TABLE_FILE.fullmatch(key)
+    if found is None or ".." in key:
+        return None
+    return found["table"], found["slide"]
+
+
+def table_part(key: str) -> str:
+    """The part of a table's file."""
+    return key.rpartition("/")[2].removesuffix(".parquet")
 
 
 def recipe_part(recipe: str) -> str:
@@ -113,6 +121,11 @@ def marker_key(group: str) -> str:
 def sidecar_prefix(group: str) -> str:
     """What was noted per shard while a group was being written."""
     return group.removesuffix(".zarr") + ".shards"
+
+
+def slide_lock(slide_id: str) -> str:
+    """Name of the lock of whoever makes results of a slide."""
+    return f"slide-{checked_slide_id(slide_id)}"
 
 
 def array_lock(slide_id: str, digest: str, name: str) -> str:

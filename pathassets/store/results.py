@@ -79,6 +79,12 @@ def needs_publishing(root: Root, home: str | Path) -> bool:
     return not _Work(root, Path(home).expanduser().resolve(), read_state(root)).is_current()
 
 
+def last_published(root: Root, home: str | Path) -> Published:
+    """What the last publication noted of itself; no rows where there was none."""
+    record = _Record.read(root)
+    return Published(layout.results_path(home), False, rows=record.rows, skipped=record.skipped)
+
+
 @dataclass(frozen=True)
 class _Record:
     """What the last publication noted beside the store, so that finding nothing to do costs no SQL.

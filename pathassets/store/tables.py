@@ -71,6 +71,20 @@ class Tables:
         data = self.root.read_if_there(key)
         return None if data is None else self._shown(spec, _aligned(spec, self._parsed(key, data)))
 
+    def check(self, key: str) -> None:
+        """Reads a table's file with all its checksums.
+
+        Raises:
+            StoreError: `store_corrupt` when its bytes are not those that were written.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            pyarrow.parquet.read_table(io.BytesIO(self.root.read(key)), page_checksum_verification=True)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise self._damaged(key, error) from error
+
     def scan(self, table: str) -> pl.LazyFrame:
         """All rows of a table as they are at this moment; without rows, still with all columns.
 
@@ -128,11 +142,14 @@ class Tables:
         try:
             return pl.read_parquet(io.BytesIO(data), hive_partitioning=False)
         except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
-            raise StoreError(
-                f"{self.root.local(key)} is damaged: {error}",
-                reason=Reason.STORE_CORRUPT,
-                remedy="Delete this file and run again: it is made anew.",
-            ) from error
+            raise self._damaged(key, error) from error
+
+    def _damaged(self, key: str, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self.root.local(key)} is damaged: {error}",
+            reason=Reason.STORE_CORRUPT,
+            remedy="`pathassets verify --repair`, then `pathassets run`.",
+        )
 
     def _union(self, spec: TableSpec, keys: list[str]) -> pl.DataFrame:
         frames = [_aligned(spec, self._parsed(key, self.root.read(key))) for key in keys]
@@ -210,8 +227,13 @@ def _without_volatile(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
+    """The frame as a file whose pages carry checksums, which polars does not write: a flipped bit would be another number."""
+    import pyarrow.parquet
+
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", compression_level=3)
+    pyarrow.parquet.write_table(
+        frame.to_arrow(), buffer, compression="zstd", compression_level=3, write_page_checksum=True
+    )
     return buffer.getvalue()
 
 

@@ -1,182 +1,293 @@
-"""Verify: the store checked against itself, and what nobody needs any more removed.
+"""Verify: the store checked against itself, each finding with what is wrong and what to do.
 
-Belongs here: finding what is damaged, missing or left over. Does not belong: repairing (a run does that).
+Belongs here: damage to tables, array groups and the snapshot, and what is left over. Does not belong: what the steps know of
+their results (`steps/consistency.py`), Dagster's event log (`defs/adopt.py`), repairing (`steps/repair.py`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from pathassets.errors import Reason, StoreError
 from pathassets.store import layout
-from pathassets.store.groups import delete_group, read_marker, tree_hashes
+from pathassets.store.arrays import Embeddings
+from pathassets.store.census import Census, Named, take_census
+from pathassets.store.compare import published_slides, snapshot_differences
+from pathassets.store.garbage import Kind, Waste, find_waste
+from pathassets.store.groups import is_done, read_marker, tree_hashes
 from pathassets.store.results import needs_publishing
 from pathassets.store.root import DAY_S, Root
 from pathassets.store.schema import TABLES
 from pathassets.store.tables import Tables
 
+_EMPTY = hashlib.sha256(b"").hexdigest()
+_PLACE = ("tile_id", "x_px", "y_px", "size_px", "width_px", "height_px", "tissue_id")
+REPAIR = "`pathassets verify --repair`, then `pathassets run`."
+
+
+class Fault(StrEnum):
+    """What is wrong, for programs."""
+
+    UNREADABLE = "unreadable"  # cannot be parsed, or is not as the schema says
+    MISSING = "missing"  # spoken of, and not there
+    TORN = "torn"  # the bytes are not those that were written
+    CONTRADICTION = "contradiction"  # two things that must agree do not
+    UNPROVED = "unproved"  # there, and no outcome says what it was made from
+    SNAPSHOT = "snapshot"  # results.duckdb cannot be read, or says other than the store that it was made from
+    EVENT_LOG = "event_log"  # Dagster says other than the store
+    OLD_SNAPSHOT = "old_snapshot"
+    ORPHAN = "orphan"
+    TEMPORARY = "temporary"
+    LOCK = "lock"
+    FOREIGN = "foreign"
+    BUSY = "busy"  # being worked on: not judged
+
+
+# Nothing is wrong with what is published; the exit code says so.
+HARMLESS = {Fault.OLD_SNAPSHOT, Fault.ORPHAN, Fault.TEMPORARY, Fault.LOCK, Fault.FOREIGN, Fault.BUSY}
+_FAULT_OF = {Kind.TEMPORARY: Fault.TEMPORARY, Kind.LOCK: Fault.LOCK}
+
 
 @dataclass(frozen=True)
-class Problem:
+class Finding:
     """Something that is not as it should be.
 
     Attributes:
-        key: What it is about.
+        fault: What kind of thing is wrong.
+        key: What it is about: a key of the store, or an asset.
         message: What is wrong with it.
         remedy: What to do.
+        slide_id: The slide that it belongs to.
     """
 
+    fault: Fault
     key: str
     message: str
     remedy: str
+    slide_id: str | None = None
+
+    @property
+    def harmless(self) -> bool:
+        """Whether all that is published can be used nevertheless."""
+        return self.fault in HARMLESS
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """What a check found.
 
     Attributes:
-        problems: Damage: results that are published and cannot be used.
-        orphans: Keys of groups that no table names, older than a day.
-        temp_files: Half-written files older than a day.
+        findings: One for each thing that is wrong or left over.
+        census: What the tables hold.
         n_files: Parquet files that were read.
-        n_groups: Zarr groups that were checked.
-        snapshot_current: Whether `results.duckdb` has everything.
+        n_groups: Array groups that were checked.
     """
 
-    problems: list[Problem] = field(default_factory=list)
-    orphans: list[str] = field(default_factory=list)
-    temp_files: list[Path] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    census: Census = field(default_factory=Census)
     n_files: int = 0
     n_groups: int = 0
-    snapshot_current: bool = True
 
     @property
     def ok(self) -> bool:
         """Whether nothing is damaged; leftovers and an old snapshot are no damage."""
-        return not self.problems
+        return all(finding.harmless for finding in self.findings)
 
 
-def verify(root: Root, home: str | Path, *, deep: bool = True) -> Report:
-    """Checks every table's file, every published group, and the snapshot.
+def verify(
+    root: Root, home: str | Path, *, deep: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Checks every table's file, every array group that a row names, the snapshot, and looks for what is left over.
 
     Args:
         root: The store.
         home: The folder of `results.duckdb`.
-        deep: Compare the content of every group with its hashes; else only whether its files are there.
+        deep: Read every byte of every group and compare it with its checksum, and every row of the snapshot with the store;
+            else files are only held against the sizes that they were written with.
+        progress: Told how many of how many groups are checked.
     """
-    tables = Tables(root)
-    frames, problems = _read_tables(tables)
-    named = _named_groups(frames)
-    for row in named:
-        problems += _check_group(root, row, deep)
-    return Report(
-        problems=problems,
-        orphans=_orphans(root, {row["key"] for row in named}, DAY_S),
-        temp_files=root.temp_files(),
-        n_files=sum(len(parts) for parts in frames.values()),
-        n_groups=len(named),
-        snapshot_current=not needs_publishing(root, home),
-    )
+    census = take_census(root)
+    published = published_slides(root, Path(home))
+    findings = list(check_tables(census))
+    for number, named in enumerate(census.named, 1):
+        findings += check_group(root, named, deep=deep)
+        if progress is not None:
+            progress(number, len(census.named))
+    findings += [
+        _left_over(waste) for waste in find_waste(root, census, DAY_S, published) if waste.kind is not Kind.CACHE
+    ]
+    findings += [*_foreign(root), *_snapshot(root, Path(home), census, deep)]
+    return Report(findings, census, len(census.files) + len(census.unreadable), len(census.named))
 
 
-def sweep(root: Root, older_than: float = DAY_S) -> list[str]:
-    """Deletes groups that no table names and half-written files, both older than `older_than` seconds.
-
-    A group that somebody is writing is left alone. Where a table cannot be read no group is deleted: it may name some.
-
-    Returns:
-        The groups that were deleted.
-    """
-    root.sweep(older_than)
-    frames, problems = _read_tables(Tables(root))
-    if problems:
-        return []
-    orphans = _orphans(root, {row["key"] for row in _named_groups(frames)}, older_than)
-    return [group for group in orphans if _deleted(root, group)]
+def check_group(root: Root, named: Named, *, deep: bool = False) -> Iterator[Finding]:
+    """What is wrong with an array group that a row names."""
+    slide_id = named.row["slide_id"]
+    if named.group != named.home:
+        why = f"its row names {named.group or 'a place outside of the store'}; its digest says {named.home}"
+        yield Finding(Fault.CONTRADICTION, named.file, why, REPAIR, slide_id)
+        return
+    found = list(_group_faults(root, named, deep))
+    yield from (Finding(fault, key, message, REPAIR, slide_id) for fault, key, message in found)
 
 
-def _deleted(root: Root, group: str) -> bool:
-    _, slide_id, digest, file = group.split("/")
-    try:
-        with root.lock(layout.array_lock(slide_id, digest, file.removesuffix(".zarr"))):
-            delete_group(root, group)
-    except StoreError as error:
-        if error.reason is not Reason.LOCKED:
-            raise
-        return False
-    folder = root.local(layout.array_folder(slide_id, digest))
-    if not any(folder.iterdir()):
-        folder.rmdir()
-    return True
-
-
-def _read_tables(tables: Tables) -> tuple[dict[str, list[pl.DataFrame]], list[Problem]]:
-    frames: dict[str, list[pl.DataFrame]] = {}
-    problems = []
-    for name in TABLES:
-        frames[name] = []
-        for key in tables.keys(name):
-            try:
-                frames[name].append(_checked_frame(tables, key))
-            except StoreError as error:
-                problems.append(Problem(key, error.message, "Delete this file and run again: it is made anew."))
-    return frames, problems
-
-
-def _checked_frame(tables: Tables, key: str) -> pl.DataFrame:
-    name, slide_id = layout.table_slide(key) or ("", None)
-    frame = tables.read(name, slide_id, key.rpartition("/")[2].removesuffix(".parquet"))
-    return TABLES[name].empty() if frame is None else TABLES[name].conform(frame)
-
-
-def _named_groups(frames: dict[str, list[pl.DataFrame]]) -> list[dict[str, Any]]:
-    """Every group that a table names: `key`, `digest`, `n_tiles`."""
-    rows = []
-    for name in ("embeddings", "derived_arrays"):
-        for frame in frames[name]:
-            for row in frame.select("uri", "digest", "n_tiles").iter_rows(named=True):
-                key = "arrays/" + str(row["uri"]).rpartition("/arrays/")[2]
-                rows.append({"key": key, "digest": row["digest"], "n_tiles": row["n_tiles"]})
-    return rows
-
-
-def _check_group(root: Root, row: dict[str, Any], deep: bool) -> Iterator[Problem]:
-    group, remedy = row["key"], "Run again with --force for this slide."
+def _group_faults(root: Root, named: Named, deep: bool) -> Iterator[tuple[Fault, str, str]]:
+    group, row = named.home, named.row
+    if not is_done(root, group) or not root.exists(group):
+        yield Fault.MISSING, group, "a row names it, and it is not there or not finished"
+        return
     try:
         marker = read_marker(root, group)
-    except StoreError as error:
-        yield Problem(group, error.message, error.remedy)
+        said = (str(marker["digest"]), int(marker["rows"]))
+    except (StoreError, KeyError, TypeError, ValueError) as error:
+        yield Fault.UNREADABLE, layout.marker_key(group), f"cannot be read: {error}"
         return
-    if (marker["digest"], marker["rows"]) != (row["digest"], row["n_tiles"]):
-        found = f"{marker['rows']} rows of {marker['digest']}"
-        yield Problem(group, f"holds {found}; its table says {row['n_tiles']} of {row['digest']}", remedy)
-    there = tree_hashes(root, group) if deep else dict.fromkeys(_files(root, group), "")
+    if said != (row["digest"], row["n_tiles"]):
+        message = f"holds {said[1]} rows of {said[0]}; its table says {row['n_tiles']} of {row['digest']}"
+        yield Fault.CONTRADICTION, group, message
+        return
+    faults = list(_file_faults(root, group, marker, deep))
+    yield from faults
+    if not faults and named.is_embeddings:
+        yield from _obs_faults(root, named)
+
+
+def _file_faults(root: Root, group: str, marker: dict, deep: bool) -> Iterator[tuple[Fault, str, str]]:
+    sizes = {entry.key.removeprefix(f"{group}/"): entry.size for entry in root.entries(group)}
+    hashes = tree_hashes(root, group) if deep else {}
     for name, expected in marker["files"].items():
-        if name not in there:
-            yield Problem(f"{group}/{name}", "is missing", remedy)
-        elif deep and there[name] != expected:
-            yield Problem(f"{group}/{name}", "is not what was written", remedy)
+        key, size = f"{group}/{name}", marker.get("sizes", {}).get(name)
+        if name not in sizes:
+            yield Fault.MISSING, key, "is gone"
+        elif size not in (None, sizes[name]) or (not sizes[name] and expected != _EMPTY):
+            yield Fault.TORN, key, f"has {sizes[name]} bytes" + (f" of {size}" if size is not None else "")
+        elif deep and hashes.get(name) != expected:
+            yield Fault.TORN, key, "is not what was written"
 
 
-def _files(root: Root, group: str) -> list[str]:
-    return [key.removeprefix(f"{group}/") for key in root.keys(group)]
+def _obs_faults(root: Root, named: Named) -> Iterator[tuple[Fault, str, str]]:
+    """Whether a group's rows are the tiles that the table lists, in its order."""
+    group, row = named.home, named.row
+    try:
+        embeddings = Embeddings(root, group)
+        obs = embeddings.obs
+        shape = (embeddings.n_tiles, embeddings.dim)
+    except Exception as error:  # noqa: BLE001  Zarr and AnnData say of a torn file what they like
+        yield Fault.TORN, f"{group}/obs", f"cannot be read: {(str(error).splitlines() or [''])[0]}"
+        return
+    if (obs.height, *shape) != (row["n_tiles"], row["n_tiles"], row["dim"]):
+        message = f"has {obs.height} rows in obs and is {shape}; its table says ({row['n_tiles']}, {row['dim']})"
+        yield Fault.CONTRADICTION, group, message
+        return
+    tiles = _tiles_of(root, row)
+    if tiles is not None and not _same_places(obs, tiles):
+        yield from _blame(root, named)
 
 
-def _orphans(root: Root, named: set[str], older_than: float) -> list[str]:
-    limit = time.time() - older_than
-    found = []
-    for slide in root.folders("arrays"):
-        for digest in root.folders(f"arrays/{slide}"):
-            folder = f"arrays/{slide}/{digest}"
-            stems = {Path(name).stem for name in root.folders(folder)}  # a group, or the notes for one
-            unnamed = sorted({f"{folder}/{stem}.zarr" for stem in stems} - named)
-            if unnamed and all(entry.mtime < limit for entry in root.entries(folder)):
-                found += unnamed
-    return found
+def _same_places(obs: pl.DataFrame, tiles: pl.DataFrame) -> bool:
+    shared = [name for name in _PLACE if name in obs.columns and name in tiles.columns]
+    return obs.height == tiles.height and all(_numbers(obs[name]).equals(_numbers(tiles[name])) for name in shared)
+
+
+def _blame(root: Root, named: Named) -> Iterator[tuple[Fault, str, str]]:
+    """Groups have checksums and tables have none: where the group's hold, it is the table that is another by now."""
+    there, expected = tree_hashes(root, named.home), read_marker(root, named.home)["files"]
+    torn = [name for name, digest in expected.items() if there.get(name) != digest]
+    if torn:
+        yield Fault.TORN, f"{named.home}/{torn[0]}", "is not what was written"
+        return
+    key = layout.table_key("tiles", named.row["slide_id"], str(named.row["recipe"]).split("/")[0])
+    yield Fault.CONTRADICTION, key, f"holds other tiles than {named.home}, which was made from them"
+
+
+def _tiles_of(root: Root, row: dict) -> pl.DataFrame | None:
+    """The tiles that a row of `embeddings` was made from; None where there are others by now, or none that can be read."""
+    try:
+        tiles = Tables(root).read("tiles", row["slide_id"], str(row["recipe"]).split("/")[0])
+    except (StoreError, ValueError):
+        return None
+    if tiles is None or tiles.is_empty() or row.get("tiles_digest") not in (None, tiles["digest"][0]):
+        return None
+    return tiles
+
+
+def _numbers(column: pl.Series) -> pl.Series:
+    """AnnData keeps whole numbers with gaps as floats."""
+    return column.cast(pl.Float64).fill_null(float("nan")).alias("")
+
+
+def check_tables(census: Census) -> Iterator[Finding]:
+    """Files that cannot be read or are not of the schema."""
+    for key, why in census.unreadable.items():
+        place = layout.table_slide(key)
+        yield Finding(Fault.UNREADABLE, key, why, REPAIR, place[1] if place else None)
+
+
+def _left_over(waste: Waste) -> Finding:
+    fault, size = _FAULT_OF.get(waste.kind, Fault.ORPHAN), f"{waste.size / 1e6:.1f} MB"
+    remedy = "`pathassets gc` removes it when it is old enough."
+    return Finding(fault, waste.key, f"{waste.kind}, {size}", remedy, waste.slide_id)
+
+
+def _foreign(root: Root) -> Iterator[Finding]:
+    """Files among the tables that the store never wrote; those that end in .parquet would be read by SQL's views."""
+    schemas = {layout.schema_file_key(name) for name in TABLES}
+    for key in root.keys("tables"):
+        place = layout.table_slide(key)
+        if key not in schemas and (place is None or place[0] not in TABLES):
+            yield Finding(Fault.FOREIGN, key, "is not of this store", "Move it away; nothing here removes it.")
+
+
+def _snapshot(root: Root, home: Path, census: Census, deep: bool) -> Iterator[Finding]:
+    path = layout.results_path(home)
+    publish = "`pathassets publish`."
+    if not path.exists():
+        yield Finding(Fault.OLD_SNAPSHOT, path.name, "is not there", publish)
+    elif needs_publishing(root, home):
+        yield Finding(Fault.OLD_SNAPSHOT, path.name, "is older than the store", publish)
+    else:
+        remedy = f"Delete {path}, then `pathassets publish`."
+        found = snapshot_differences(root, home, census, deep=deep)
+        yield from (Finding(Fault.SNAPSHOT, path.name, what, remedy) for what in found)
+
+
+def hush_busy(root: Root, findings: Iterable[Finding]) -> list[Finding]:
+    """`findings` without those on slides that somebody is working on, of which what is true now may not be in a second."""
+    known: dict[str, bool] = {}
+    kept, busy = [], set()
+    for finding in findings:
+        slide_id = finding.slide_id
+        if slide_id is None or finding.harmless:
+            kept.append(finding)
+        elif known.setdefault(slide_id, is_locked(root, slide_id)):
+            busy.add(slide_id)
+        else:
+            kept.append(finding)
+    remedy = "Verify again when it is done."
+    return kept + [Finding(Fault.BUSY, slide, "is being worked on", remedy, slide) for slide in sorted(busy)]
+
+
+def is_locked(root: Root, slide_id: str) -> bool:
+    """Whether somebody is working on a slide; where there is no lock's file, nothing is touched."""
+    try:
+        if not root.exists(f"locks/{layout.slide_lock(slide_id)}.lock"):
+            return False
+        with root.lock(layout.slide_lock(slide_id)):
+            return False
+    except StoreError as error:
+        return error.reason is Reason.LOCKED
+    except ValueError:  # no slide of ours has such an id
+        return False
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """How many of what, in one line."""
+    counts = Counter(finding.fault for finding in findings)
+    return ", ".join(f"{count} {fault}" for fault, count in counts.items()) or "nothing"
