@@ -19,8 +19,9 @@ from benchmarks.speed.contest import Contender, Sample, contest, median_ratio, r
 from benchmarks.speed.slides import BenchSlide, make
 
 ROUNDS = 3
-MIDDLE = BenchSlide("20x", 3, 3, 0.5)
+MIDDLE = BenchSlide("20x", 5, 5, 0.5)
 DOUBLE = BenchSlide("40x", 7, 7, 0.25)
+SMALL = BenchSlide("20x-small", 3, 3, 0.5)
 SHORT = BenchSlide("short", 2, 1, 0.5)
 LARGE = BenchSlide("20x-large", 10, 10, 0.5)
 HUGE = BenchSlide("100k", 21, 21, 0.5)
@@ -43,12 +44,12 @@ class Bench:
         print(f"{_machine()}; load {os.getloadavg()[0]:.1f}\n", flush=True)
         self._feeding(MIDDLE)
         self._feeding(DOUBLE)
+        self._whole()
         for label, name in NETWORKS.items():
-            self._limit(label, name, "cpu", MIDDLE)
+            self._limit(label, name, "cpu", SMALL)
         for label, name in GPU_NETWORKS.items() if torch.cuda.is_available() else ():
             for slide in (LARGE, DOUBLE):
                 self._limit(label, name, "cuda:0", slide)
-        self._whole()
         self._huge()
         print(f"\nload at the end {os.getloadavg()[0]:.1f}\n\n| what | measured |\n| --- | --- |")
         for what, result in self._lines:

@@ -36,20 +36,30 @@ class Preprocess:
         Returns:
             (n, 3, input_px, input_px), channels last in memory, which is how the tiles came.
         """
-        images = self._fitted(tiles.permute(0, 3, 1, 2).float())
-        return self._normalised(images.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+        images = tiles if self._fits(tiles) else self._fitted(tiles.permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1)
+        return self._normalised(images.contiguous()).permute(0, 3, 1, 2)
+
+    def _fits(self, tiles: Tensor) -> bool:
+        edge = self.card.input_px
+        return tiles.shape[1:3] == (edge, edge) and self.card.resize_px == edge
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """(n, h, w, 3), its memory reused, in the network's type: by rows of pixels, which take half the time of channels."""
-        rows = images.view(*images.shape[:2], -1)
+        """(n, h, w, 3) in the network's type.
+
+        By rows of pixels, which take half the time of channels; on a CPU one picture at a time, which its cache can hold.
+        """
+        rows = images.flatten(2)
         scale, shift = (values.repeat(images.shape[2]) for values in (self._scale, self._shift))
-        return torch.addcmul(shift, rows, scale, out=rows).to(self.dtype).view(images.shape)
+        wanted = torch.empty(rows.shape, dtype=self.dtype, device=rows.device)
+        at_once = 1 if rows.device.type == "cpu" else max(1, len(rows))
+        for part, target in zip(rows.split(at_once), wanted.split(at_once), strict=True):
+            numbers = part.float()
+            target.copy_(torch.addcmul(shift, numbers, scale, out=numbers))
+        return wanted.view(images.shape)
 
     def _fitted(self, images: Tensor) -> Tensor:
         edge = self.card.input_px
         height, width = images.shape[-2:]
-        if (height, width) == (edge, edge) and self.card.resize_px == edge:
-            return images
         if self.card.crop == "squash":
             return self._resized(images, edge, edge)
         share = self.card.resize_px / min(height, width)
