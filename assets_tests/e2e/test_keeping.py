@@ -173,7 +173,7 @@ def test_a_flipped_bit_in_an_array_takes_a_deep_look(home, told):
     flip(group(home, slide_ids(home)[0]) / "X/c/0/0")
     assert told("verify", "--home", home)["code"] == 0
     deep = told("verify", "--deep", "--repair", "--home", home)
-    assert [finding["fault"] for finding in deep["findings"]] == ["torn"]
+    assert [finding["fault"] for finding in deep["findings"] if not finding["harmless"]] == ["torn"]
     assert told("run", "--home", home)["code"] == 0
     assert told("verify", "--deep", "--home", home)["findings"] == []
 
@@ -186,7 +186,10 @@ def test_foreign_files_stop_nothing_and_stay(home, pathassets, told):
         path.write_bytes(b"mine")
     found = told("verify", "--repair", "--home", home)
     assert found["code"] == 0
-    assert {finding["fault"] for finding in found["findings"]} == {"foreign"}
+    assert {finding["fault"] for finding in found["findings"]} == {
+        "foreign",
+        "old_snapshot",
+    }  # a copied one counts as old
     assert told("run", "--home", home)["code"] == 0
     assert pathassets("publish", "--home", home).returncode == 0
     assert all(path.exists() for path in strangers)

@@ -174,6 +174,11 @@ class Session:
             yield slide
 
 
+def weights_keys(study: Study) -> set[str]:
+    """Where the store notes what the weights of the study's recipes are."""
+    return {_weights_key(recipe) for recipe in study.recipes}
+
+
 def _weights_key(recipe: Recipe) -> str:
     token = digest(recipe.encoder, recipe.weights, recipe.random_weights, recipe.encoder_kwargs)
     return layout.cache_key("weights", token)
@@ -190,12 +195,7 @@ def made_by(session: Session, node: Node, result_digest: str) -> dict[str, str |
 
 
 def study_made_by(
-    session: Session,
-    result_digest: str,
-    *,
-    options: dict[str, Any],
-    inputs: dict[str, Any],
-    libraries: tuple[str, ...],
+    session: Session, result_digest: str, *, options: dict[str, Any], inputs: dict[str, Any], libraries: tuple[str, ...]
 ) -> dict[str, Any]:
     """The same for tables of the whole study, whose assets have no outcome to say what they were made from."""
     return {
