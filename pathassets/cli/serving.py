@@ -46,9 +46,7 @@ def serve(study: Study, port: int) -> int:
         "-p",
         str(port),
     ]
-    say(
-        f"Dagster on http://127.0.0.1:{port}; drop slides into {', '.join(study.inbox_places)}; Ctrl-C ends it"
-    )
+    say(f"Dagster on http://127.0.0.1:{port}; drop slides into {', '.join(study.inbox_places)}; Ctrl-C ends it")
     _check_port(port)
     process = subprocess.Popen(command, env=environment, cwd=study.home)
     signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))  # else Dagster lives on without us

@@ -43,12 +43,17 @@ _SLIDES = TableSpec(
         Column("mtime_ns", INT, "When the file was last changed, since 1970", "ns", optional=True),
         Column("content_sha256", TEXT, "Hash of the content (of samples of it, above 1 GB)", optional=True),
         Column("file_version", TEXT, "State of a remote file, or of the parts of a slide of many files", optional=True),
-        Column("missing_since", TIME, "When the file was found gone or replaced, UTC; what it gave is kept", optional=True),
+        Column(
+            "missing_since", TIME, "When the file was found gone or replaced, UTC; what it gave is kept", optional=True
+        ),
         Column("other_paths", TEXTS, "Further copies of the same file", optional=True),
         Column("duplicate_of", TEXT, "The slide with the same content that was registered first", optional=True),
         Column("reader", TEXT, "What reads its pixels", optional=True),
         Column(
-            "decoder", TEXT, "What decodes them: the reader, or `jpeg`, `jpeg2000` where tiles are decoded directly", optional=True
+            "decoder",
+            TEXT,
+            "What decodes them: the reader, or `jpeg`, `jpeg2000` where tiles are decoded directly",
+            optional=True,
         ),
         Column("vendor", TEXT, "Scanner or format as the reader names it", optional=True),
         Column("width_px", INT, "Width of level 0", "px", optional=True),
