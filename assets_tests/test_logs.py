@@ -12,22 +12,11 @@ import threading
 
 import pytest
 from support.commands import PATHASSETS, run_command
+from support.studies import TINY_ON_CPU
 
 from pathassets import logs
 from pathassets.config import CONFIG_FILE, init_home
 
-TINY = """
-[study]
-device = "cpu"
-[tilings.small]
-tile_px = 160
-mpp = 1.0
-[[recipes]]
-encoder = "timm/test_vit"
-name = "tiny"
-random_weights = true
-tiling = "small"
-"""
 KEYS = ["time", "level", "logger", "message", "slide_id", "step", "run_id"]
 
 
@@ -98,7 +87,7 @@ def json_run(tmp_path_factory):
 
     home = tmp_path_factory.mktemp("logs")
     init_home(home)
-    (home / CONFIG_FILE).write_text(TINY)
+    (home / CONFIG_FILE).write_text(TINY_ON_CPU)
     synthetic_slide(home / "inbox" / "good.tiff", seed=3, width_px=1024, height_px=896)
     (home / "inbox" / "bad.svs").write_text("no slide")
     run = in_json("run", "--home", home)
@@ -123,7 +112,7 @@ def test_a_run_s_log_is_json_lines_on_standard_error_and_in_the_file(json_run):
 def test_without_it_the_console_says_what_it_always_said(json_run, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(json_run[0] / "inbox", home / "inbox")
-    (home / CONFIG_FILE).write_text(TINY)
+    (home / CONFIG_FILE).write_text(TINY_ON_CPU)
     run = run_command("run", "--home", home)
     assert run.returncode == 1
     assert run.stderr == ""

@@ -8,22 +8,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from support.object_store import bucket, no_server, s3_address  # noqa: F401  fixtures
+from support.studies import TINY
 
 from pathassets.config import CONFIG_FILE, Study
 
-CONFIG = """
+CONFIG = f"""
 [study]
 slides_per_run = 4
 device = "cpu"
-[tilings.small]
-tile_px = 160
-mpp = 1.0
-[[recipes]]
-encoder = "timm/test_vit"
-name = "tiny"
-random_weights = true
-tiling = "small"
-"""
+{TINY}"""
 
 
 @pytest.fixture(scope="session")

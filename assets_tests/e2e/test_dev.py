@@ -5,29 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 from support.commands import PATHASSETS
+from support.daemon import answers, free_port, wait_for
+from support.studies import TINY
 
 from pathassets import Study
 from pathassets.config import init_home
 
 pytestmark = pytest.mark.e2e
-CONFIG = """
-[tilings.small]
-tile_px = 160
-mpp = 1.0
-[[recipes]]
-encoder = "timm/test_vit"
-name = "tiny"
-random_weights = true
-tiling = "small"
-"""
 
 
 @pytest.fixture
@@ -35,10 +24,8 @@ def dev(tmp_path):
     """A home whose Dagster runs, and its port."""
     home = tmp_path / "home"
     init_home(home)
-    (home / "pathassets.toml").write_text(CONFIG)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (home / "pathassets.toml").write_text(TINY)
+    port = free_port()
     log = (tmp_path / "dev.log").open("w")
     environment = {**os.environ, "PATHASSETS_DEVICE": "cpu"}
     process = subprocess.Popen([*PATHASSETS, "dev", "--home", str(home), "--port", str(port)], stdout=log, stderr=log,
@@ -50,25 +37,6 @@ def dev(tmp_path):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
     log.close()
-
-
-def wait_for(what, seconds: float = 300.0):
-    """The first true answer of `what`; the test fails when there is none for so long."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = what()
-        if found:
-            return found
-        time.sleep(1.0)
-    pytest.fail(f"nothing for {seconds} s")
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as reply:
-            return reply.status == 200
-    except OSError:
-        return False
 
 
 def test_what_is_dropped_into_the_inbox_is_materialised(dev, slides):

@@ -192,12 +192,12 @@ def test_past_the_set_share_the_slide_fails_and_keeps_what_is_done():
 
 
 def test_bad_tiles_of_earlier_runs_count():
-    writer = Memory(50, 3, 16, fail_at=1)
-    with pytest.raises(OSError, match="No space left"):
-        embed(50, slide=FakeSlide(bad=(5, 7)), writer=writer, settings=Settings(workers=1))
-    writer.fail_at = None
+    writer = Memory(50, 3, 16)
+    embed(50, slide=FakeSlide(bad=(5, 7)), writer=writer)
+    writer.shards.pop(1)
+    writer.notes.pop(1)
     result, _ = embed(50, slide=FakeSlide(), writer=writer)
-    assert result.n_bad_tiles == 2
+    assert (result.n_computed, result.n_bad_tiles) == (16, 2)
     writer.shards.pop(3)
     writer.notes.pop(3)
     with pytest.raises(SlideError, match="more than 5% of 50 tiles cannot be read"):

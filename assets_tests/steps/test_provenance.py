@@ -15,7 +15,7 @@ from pathassets.errors import ConfigError
 from pathassets.steps.cohort_provenance import cohort_accounts
 from pathassets.steps.digests import find_digest
 from pathassets.steps.naming import find_assets, find_slides, one_asset, one_slide, quoted
-from pathassets.steps.nodes import chain
+from pathassets.steps.nodes import ALGORITHM_VERSIONS, Step, chain
 from pathassets.steps.provenance import Account, Change, Looking, SlideBook, State
 from pathassets.steps.publish import publish_results
 from pathassets.steps.session import Session
@@ -71,7 +71,7 @@ def test_an_account_tells_when_by_what_from_what_and_what_is_there(finished):
     for name in ("digest", "result_digest", "code_version", "pathassets_version", "run_id", "seconds"):
         assert account.made[name] == outcome[name], name
     assert account.made["at"] == outcome["created_at"]
-    assert account.made["algorithm_version"] == 1
+    assert account.made["algorithm_version"] == ALGORITHM_VERSIONS[Step.EMBEDDINGS]
     assert {"torch", "timm", "python", "openslide-python"} <= account.made["libraries"].keys()
     for name in ("n_tiles", "dim", "dtype", "precision", "precision_cosine", "batch_size", "device", "weights_sha256"):
         assert account.holds[name] == row[name], name

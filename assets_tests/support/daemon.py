@@ -21,24 +21,13 @@ from dagster._core.instance.ref import InstanceRef
 from pathassets import Study
 from pathassets.config import init_home
 from support.commands import PATHASSETS
+from support.studies import TINY_ON_CPU
 
-CONFIG = """
-[study]
-device = "cpu"
-[tilings.small]
-tile_px = 160
-mpp = 1.0
-[[recipes]]
-encoder = "timm/test_vit"
-name = "tiny"
-random_weights = true
-tiling = "small"
-"""
 # The settings of every study, with less waiting.
 HASTE = (("poll_interval_seconds: 60", "poll_interval_seconds: 3"), ("run_end_seconds: 60", "run_end_seconds: 3"))
 
 
-def make_home(home: Path, settings: str | None = None, config: str = CONFIG) -> Study:
+def make_home(home: Path, settings: str | None = None, config: str = TINY_ON_CPU) -> Study:
     """A study with a tiny encoder, and Dagster's settings (`settings`, or those of every study) in a hurry."""
     init_home(home)
     (home / "pathassets.toml").write_text(config)
@@ -79,14 +68,15 @@ def dagster_running(home: Path, environment: Mapping[str, str] | None = None) ->
             command, stdout=out, stderr=out, env={**os.environ, **(environment or {})}, start_new_session=True
         )
     try:
-        wait_for(lambda: _answers(port) or process.poll() is not None)
+        wait_for(lambda: answers(port) or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         yield log
     finally:
         _end(process)
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether Dagster's UI can be asked."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as reply:
             return reply.status == 200

@@ -27,23 +27,16 @@ from pathassets.steps.nodes import Node, chain
 from pathassets.steps.session import Session
 from support.commands import run_command
 from support.daemon import dagster_running, instance_of, make_home, wait_for
+from support.studies import TINY
 
-CONFIG = """
+CONFIG = f"""
 [study]
 device = "cpu"
 automation = true
 slides_per_run = 16
 [tissue]
 method = "none"
-[tilings.small]
-tile_px = 160
-mpp = 1.0
-[[recipes]]
-encoder = "timm/test_vit"
-name = "tiny"
-random_weights = true
-tiling = "small"
-"""
+{TINY}"""
 SECOND = """
 [[recipes]]
 encoder = "timm/test_resnet"

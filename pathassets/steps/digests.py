@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathassets.steps.consistency import outcome_key
 from pathassets.steps.session import Session
 from pathassets.store.census import readable
+from pathassets.store.groups import digest_folders
 from pathassets.store.root import Root
 
 # Column, and what a value in it is.
@@ -75,10 +76,8 @@ def _candidates(session: Session) -> Iterator[tuple[str | None, str, str | None,
 
 
 def _groups(root: Root, prefix: str) -> Iterator[Meaning]:
-    for slide_id in root.folders("arrays"):
-        for digest in root.folders(f"arrays/{slide_id}"):
-            if digest.startswith(prefix):
-                for name in root.folders(f"arrays/{slide_id}/{digest}"):
-                    key = f"arrays/{slide_id}/{digest}/{name}"
-                    if name.endswith(".zarr"):
-                        yield Meaning(digest, "an array group", slide_id, key=key)
+    for slide_id, digest, folder in digest_folders(root):
+        if digest.startswith(prefix):
+            for name in root.folders(folder):
+                if name.endswith(".zarr"):
+                    yield Meaning(digest, "an array group", slide_id, key=f"{folder}/{name}")

@@ -6,8 +6,6 @@ Does not belong: the stream from pixels to shards (`engine/`).
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,14 +19,13 @@ from pathassets.errors import Reason
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order
 from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
+from pathassets.steps.made_from import LIBRARIES, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
 from pathassets.steps.session import Session, made_by
 from pathassets.steps.tiles import slide_tile_size
 from pathassets.store.arrays import EmbeddingsWriter
 from pathassets.store.groups import delete_group, is_done, key_of
-
-LIBRARIES = ("torch", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "numpy")
 
 
 @dataclass(frozen=True)
@@ -188,15 +185,10 @@ def _publish(
         "random_weights": encoder.is_random,
         "tiles_digest": tiles["digest"][0],
         "seconds": result.seconds,
-        "libraries": library_versions(),
+        "libraries": library_versions(LIBRARIES[order.node.step]),
         **made_by(session, order.node, writer.digest),
     }
     session.tables.write("embeddings", [row], slide_id=slide_id, part=part)
-
-
-def library_versions() -> str:
-    """Versions of the libraries that decide numbers, as JSON."""
-    return json.dumps({name: importlib.metadata.version(name) for name in LIBRARIES})
 
 
 def _verdict(n_bad: int, wanted: EmbedPlan, result: EmbedResult, made_from: str) -> Made:

@@ -19,7 +19,6 @@ from pathassets.store.census import readable
 from pathassets.store.schema import TABLES
 
 LOCK_SECONDS = 10.0
-_FOLDERS = ("arrays", "masks", "figures")
 
 
 def known_slide(session: Session, text: str, partitions: Collection[str] = ()) -> str:
@@ -36,7 +35,10 @@ def known_slide(session: Session, text: str, partitions: Collection[str] = ()) -
 def what_goes(session: Session, slide_id: str) -> dict[str, dict[str, Any]]:
     """Files and MB by what they are: tables, arrays, masks, figures."""
     found = {}
-    for name, prefixes in {"tables": _table_prefixes(slide_id), **{f: [f"{f}/{slide_id}"] for f in _FOLDERS}}.items():
+    for name, prefixes in {
+        "tables": _table_prefixes(slide_id),
+        **{f: [f"{f}/{slide_id}"] for f in layout.SLIDE_FOLDERS},
+    }.items():
         entries = [entry for prefix in prefixes for entry in session.root.entries(prefix)]
         if entries:
             found[name] = {"files": len(entries), "MB": sum(entry.size for entry in entries) / 1e6}
@@ -53,7 +55,7 @@ def forget(session: Session, slide_id: str) -> None:
         StoreError: `locked`: somebody is working on the slide.
     """
     with session.root.lock(layout.slide_lock(slide_id), LOCK_SECONDS):
-        for prefix in [*_table_prefixes(slide_id), *(f"{folder}/{slide_id}" for folder in _FOLDERS)]:
+        for prefix in [*_table_prefixes(slide_id), *(f"{folder}/{slide_id}" for folder in layout.SLIDE_FOLDERS)]:
             session.root.delete(prefix)
     for table in (spec.name for spec in TABLES.values() if spec.study and "slide_id" in spec.names):
         for key in session.tables.keys(table):

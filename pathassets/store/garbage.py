@@ -18,12 +18,11 @@ from enum import StrEnum
 from pathassets.errors import Reason, StoreError
 from pathassets.store import layout
 from pathassets.store.census import Census, take_census
-from pathassets.store.groups import delete_group
+from pathassets.store.groups import delete_group, digest_folders
 from pathassets.store.root import Entry, Root
 
 HOUR_S = 3600.0
 _IN_USE = ("cache/inbox/", "cache/index/")  # one file each, and read at every look
-_SLIDE_FOLDERS = ("arrays", "masks", "figures")
 
 
 class Kind(StrEnum):
@@ -114,12 +113,10 @@ def _remove_of_slide(root: Root, waste: Waste, stack: ExitStack) -> bool:
 def _groups(root: Root, census: Census) -> Iterator[Waste]:
     """Groups of registered slides that no row names, finished or not."""
     named, doubtful = census.groups(), census.doubtful()
-    for slide_id in sorted(census.slides() - doubtful):
-        for digest in root.folders(f"arrays/{slide_id}"):
-            folder = f"arrays/{slide_id}/{digest}"
-            for group in _groups_in(root, folder):
-                if group not in named:
-                    yield _waste(Kind.GROUP, group, _entries_of(root, group), slide_id)
+    for slide_id, _, folder in digest_folders(root, sorted(census.slides() - doubtful)):
+        for group in _groups_in(root, folder):
+            if group not in named:
+                yield _waste(Kind.GROUP, group, _entries_of(root, group), slide_id)
 
 
 def _groups_in(root: Root, folder: str) -> list[str]:
@@ -155,7 +152,7 @@ def _unregistered(root: Root, census: Census, published: Collection[str]) -> Ite
 
 def _slide_prefixes(root: Root, census: Census) -> Iterator[str]:
     yield from {key.rpartition("/")[0] for key in (*census.files, *census.unreadable) if "/slide_id=" in key}
-    for top in _SLIDE_FOLDERS:
+    for top in layout.SLIDE_FOLDERS:
         for name in root.folders(top):
             if name != layout.STUDY and _is_slide_id(name):
                 yield f"{top}/{name}"

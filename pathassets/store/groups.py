@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 _NOT_IN_OBS = {*VOLATILE, "slide_id", "tiling", "digest", "code_version"}
+
+
+def digest_folders(root: Root, slide_ids: Iterable[str] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Slide id, digest and key of every folder of array groups; of some slides only, where they are given."""
+    for slide_id in root.folders("arrays") if slide_ids is None else slide_ids:
+        for digest in root.folders(f"arrays/{slide_id}"):
+            yield slide_id, digest, f"arrays/{slide_id}/{digest}"
 
 
 def key_of(root: Root, uri: str | Path) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pathassets.store import layout
+from pathassets.store.groups import digest_folders
 from pathassets.store.root import Root
 from pathassets.store.schema import TABLES
 from pathassets.store.spec import Column, TableSpec
@@ -91,11 +92,10 @@ class StoreState:
 def read_state(root: Root) -> StoreState:
     """What the store holds now."""
     files = {e.key: e.etag for e in root.entries("tables") if e.key.endswith(".parquet") and layout.table_slide(e.key)}
-    for slide in root.folders("arrays"):
-        for digest in root.folders(f"arrays/{slide}"):
-            marker = f"arrays/{slide}/{digest}/embeddings.done.json"
-            if root.exists(marker):
-                files[marker] = "done"
+    for _, _, folder in digest_folders(root):
+        marker = f"{folder}/embeddings.done.json"
+        if root.exists(marker):
+            files[marker] = "done"
     return StoreState(files)
 
 

@@ -100,6 +100,12 @@ def recipe_part(recipe: str) -> str:
     return f"{tiling}__{name}"
 
 
+# -- folders of a slide --------------------------------------------------------------------------------------------
+
+# What holds one folder for each slide; tables have one per table.
+SLIDE_FOLDERS = ("arrays", "masks", "figures")
+
+
 # -- arrays --------------------------------------------------------------------------------------------------------
 
 
