@@ -271,16 +271,48 @@ def test_the_cache_keeps_what_was_used_last():
     made = []
 
     def tile(name):
-        return cache.get(("a", name), lambda: made.append(name) or np.zeros(100, np.uint8))
+        return cache.get("a", name, lambda: made.append(name) or np.zeros(100, np.uint8), 1000)
 
     for name in (1, 2, 3, 1, 4, 1, 2):
         tile(name)
     assert made == [1, 2, 3, 4, 2]
     assert cache.nbytes == 300
-    cache.get(("b", 0), lambda: np.zeros(301, np.uint8))
+    cache.get("b", 0, lambda: np.zeros(301, np.uint8), 1000)
     assert cache.nbytes == 300
     cache.forget("a")
     assert cache.nbytes == 0
+
+
+def test_the_cache_keeps_no_more_of_an_owner_than_it_wants_again():
+    cache, made = TileCache(1000), []
+
+    def tile(owner, name):
+        return cache.get(owner, name, lambda: made.append((owner, name)) or np.zeros(100, np.uint8), 200)
+
+    for name in (1, 2, 3, 2, 1):
+        tile("a", name)
+    assert made == [("a", 1), ("a", 2), ("a", 3), ("a", 1)]
+    assert cache.nbytes == 200
+    assert cache.get("a", 9, lambda: np.zeros(300, np.uint8), 200).size == 300
+    assert cache.get("a", 9, lambda: np.zeros(1, np.uint8), 200).size == 300, "one array is kept in any case"
+
+
+def test_of_several_owners_the_idle_one_gives_way():
+    cache, made = TileCache(400), []
+
+    def tile(owner, name):
+        return cache.get(owner, name, lambda: made.append((owner, name)) or np.zeros(100, np.uint8), 1000)
+
+    for owner, name in (("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 1), ("a", 3), ("a", 4), ("a", 2)):
+        tile(owner, name)
+    assert cache.nbytes == 400
+    assert [made.count(("b", name)) for name in (1, 2)] == [1, 1]
+    made.clear()
+    for name in (1, 2, 3, 4):
+        tile("a", name)
+    assert made == []
+    cache.forget("b")
+    assert cache.nbytes == 400
 
 
 def test_threads_that_want_the_same_tile_make_it_once():
@@ -294,7 +326,7 @@ def test_threads_that_want_the_same_tile_make_it_once():
 
     def want(_):
         together.wait()
-        return cache.get("tile", slow)
+        return cache.get("slide", "tile", slow, 100)
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(want, range(8)))
@@ -310,5 +342,5 @@ def test_an_error_is_shared_and_forgotten():
 
     for _ in range(2):
         with pytest.raises(ValueError, match="damaged"):
-            cache.get("tile", fail)
-    assert cache.get("tile", lambda: np.zeros(10, np.uint8)).size == 10
+            cache.get("slide", "tile", fail, 100)
+    assert cache.get("slide", "tile", lambda: np.zeros(10, np.uint8), 100).size == 10

@@ -22,19 +22,19 @@ TILING = {"px224": {"tile_px": PX, "mpp": 0.5}}
 
 
 def null_encoder() -> Encoder:
-    """The mean colour: an encoder that costs next to nothing, behind the same preprocessing as any other."""
+    """A tile's first pixel: an encoder that costs nothing, behind the same preprocessing as any other."""
     import torch
 
     from pathassets.encoders.card import EncoderCard
     from pathassets.encoders.encoder import Encoder
     from pathassets.encoders.precision import resolve_precision
 
-    class Mean(torch.nn.Module):
+    class OnePixel(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images.mean((2, 3))
+            return images[:, :, 0, 0]
 
-    card = EncoderCard(name="null", dim=3, input_px=224, description="Mean colour.")
-    return Encoder(card, Mean(), device="cpu", precision=resolve_precision("auto", "cpu"), weights_sha256="none")
+    card = EncoderCard(name="null", dim=3, input_px=224, description="One pixel.")
+    return Encoder(card, OnePixel(), device="cpu", precision=resolve_precision("auto", "cpu"), weights_sha256="none")
 
 
 def study_session(home: Path, slide: Path, encoder: str, device: str = "cpu") -> tuple[Session, str]:

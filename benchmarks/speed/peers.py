@@ -21,11 +21,11 @@ from benchmarks.speed.child import measure
 PX, MPP = 224, 0.5
 
 
-class Mean(torch.nn.Module):
-    """The mean colour: an encoder that costs next to nothing."""
+class OnePixel(torch.nn.Module):
+    """A tile's first pixel: an encoder that costs nothing."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean((2, 3))
+        return images[:, :, 0, 0]
 
 
 def vit_small() -> torch.nn.Module:
@@ -38,7 +38,7 @@ def vit_small() -> torch.nn.Module:
 def lazyslide_feed(slide: Path, warm_up: Path, workers: str = "0") -> None:
     """Feature extraction with the null encoder; tissue and tiles beforehand."""
     wsi, small = _tiled(slide), _tiled(warm_up)
-    measure(lambda: _features(wsi, Mean(), int(workers)), lambda: _features(small, Mean(), int(workers)))
+    measure(lambda: _features(wsi, OnePixel(), int(workers)), lambda: _features(small, OnePixel(), int(workers)))
 
 
 def lazyslide_whole(slide: Path, warm_up: Path, workers: str = "0") -> None:
@@ -77,7 +77,7 @@ def _features(wsi: Any, network: torch.nn.Module, workers: int) -> int:
 
 def tiatoolbox_feed(slide: Path, warm_up: Path, workers: str = "0") -> None:
     """Tissue mask, tiles, features and Zarr with the null encoder: its engine does all in one."""
-    _measure_tiatoolbox(slide, warm_up, Mean(), int(workers))
+    _measure_tiatoolbox(slide, warm_up, OnePixel(), int(workers))
 
 
 def tiatoolbox_whole(slide: Path, warm_up: Path, workers: str = "0") -> None:

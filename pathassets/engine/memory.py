@@ -60,12 +60,13 @@ def free_memory(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int:
     """
     import psutil
 
-    return min([int(psutil.virtual_memory().available), *_rooms(cgroups, own)])
+    available = int(psutil.virtual_memory().available)
+    return min([available, *_rooms(cgroups, own, available)])
 
 
-def _rooms(cgroups: Path, own: Path) -> Iterator[int]:
-    """What is left in the process's control groups and those above them, version 1 and 2; inside a container the
-    process's own path may not be there, but its top is."""
+def _rooms(cgroups: Path, own: Path, enough: int) -> Iterator[int]:
+    """What is left in those of the process's control groups and the ones above them, version 1 and 2, that leave less than
+    `enough`; inside a container the process's own path may not be there, but its top is."""
     try:
         lines = own.read_text().splitlines()
     except OSError:  # no Linux
@@ -76,16 +77,19 @@ def _rooms(cgroups: Path, own: Path) -> Iterator[int]:
         top, names = (cgroups / "memory", V1) if controllers else (cgroups, V2)
         folder = top / path.lstrip("/")
         for group in (folder, *folder.parents):
-            if group.is_relative_to(top) and (room := _room(group, names)) is not None:
+            if group.is_relative_to(top) and (room := _room(group, names, enough)) is not None:
                 yield room
 
 
-def _room(group: Path, names: tuple[str, str, str]) -> int | None:
-    """Limit less usage; the file cache does not count as used. None where there is no limit."""
+def _room(group: Path, names: tuple[str, str, str], enough: int) -> int | None:
+    """Limit less usage; the file cache does not count as used. None where there is no limit, or one that leaves enough."""
     limit, usage, cache = names
     try:
-        most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
+        most = (group / limit).read_text().strip()
+        room = None if most == "max" else int(most) - int((group / usage).read_text())
+        if room is None or room >= enough:
+            return None  # not asked how much of it is cache: the kernel takes a millisecond to count that
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return None if most == "max" else max(0, int(most) - used + int(stat.get(cache, 0)))
+        return max(0, room + int(stat.get(cache, 0)))
     except (OSError, ValueError):
         return None

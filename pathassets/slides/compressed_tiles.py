@@ -26,7 +26,7 @@ from pathassets.slides.resample import shift
 from pathassets.slides.tiff_index import tiles_needed
 from pathassets.slides.tile_cache import SHARED
 from pathassets.slides.tile_codec import TRIAL_SHARES, TileCodec, codec_of, is_tiled_rgb, samples
-from pathassets.slides.tiled import caught_up, mosaic
+from pathassets.slides.tiled import bytes_to_keep, caught_up, mosaic
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -164,14 +164,19 @@ class CompressedTiles:
 
         def read(left: int, top: int, width: int, height: int) -> Pixels:
             box = (left, top, width, height)
-            return mosaic(lambda row, column: self._tile(number, level, row, column, reduction), tile_hw, size, box)
+            enough = bytes_to_keep(tile_hw, size[0], height)
+            return mosaic(
+                lambda row, column: self._tile(number, level, row, column, reduction, enough), tile_hw, size, box
+            )
 
         lag = level.codec.lag if reduction > 1 else 0
         return caught_up(read, size, rectangle, lag) if lag else read(*rectangle)
 
-    def _tile(self, number: int, level: CompressedLevel, row: int, column: int, reduction: int) -> Pixels:
+    def _tile(
+        self, number: int, level: CompressedLevel, row: int, column: int, reduction: int, enough: int
+    ) -> Pixels:
         index = row * level.across + column
-        return SHARED.get((self, number, index, reduction), lambda: self._decode(level, index, reduction))
+        return SHARED.get(self, (number, index, reduction), lambda: self._decode(level, index, reduction), enough)
 
     def _decode(self, level: CompressedLevel, index: int, reduction: int) -> Pixels:
         file = self._file

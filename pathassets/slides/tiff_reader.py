@@ -31,7 +31,7 @@ from pathassets.slides.tiff_index import (
     read_levels,
 )
 from pathassets.slides.tile_codec import TileCodec, samples
-from pathassets.slides.tiled import WHITE, mosaic
+from pathassets.slides.tiled import WHITE, bytes_to_keep, mosaic
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -83,12 +83,13 @@ class TiffReader:
 
     def _read_whole(self, number: int, rectangle: tuple[int, int, int, int]) -> Pixels:
         level = self._levels[number]
-        return mosaic(
-            lambda row, column: self._tile(number, row * level.across + column), level.segment_hw, level.size, rectangle
-        )
+        enough = bytes_to_keep(level.segment_hw, level.size[0], rectangle[3])
 
-    def _tile(self, number: int, index: int) -> Pixels:
-        return tile_cache.SHARED.get((self, number, index), lambda: self._decode(number, index))
+        def tile(row: int, column: int) -> Pixels:
+            index = row * level.across + column
+            return tile_cache.SHARED.get(self, (number, index), lambda: self._decode(number, index), enough)
+
+        return mosaic(tile, level.segment_hw, level.size, rectangle)
 
     def _decode(self, number: int, index: int) -> Pixels:
         level = self._levels[number]

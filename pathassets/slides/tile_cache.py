@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,29 @@ from numpy.typing import NDArray
 CACHE_BYTES = 256 * 2**20
 
 
+@dataclass
+class _Shelf:
+    """What one owner has kept, the least recently used first."""
+
+    tiles: OrderedDict[Hashable, NDArray[np.uint8]] = field(default_factory=OrderedDict)
+    nbytes: int = 0
+
+    def put(self, key: Hashable, tile: NDArray[np.uint8]) -> None:
+        self.tiles[key] = tile
+        self.nbytes += tile.nbytes
+
+    def drop_oldest(self) -> int:
+        """Drops a tile; tells how many bytes that were."""
+        _, dropped = self.tiles.popitem(last=False)
+        self.nbytes -= dropped.nbytes
+        return dropped.nbytes
+
+
 class TileCache:
-    """Least recently used arrays, up to `max_bytes` together. Safe between threads.
+    """Arrays of several owners: of each no more than it will want again, of all no more than `max_bytes`.
+
+    An owner's least recently used arrays go first, and of owners that have too much together the one that has not asked for
+    longest. Safe between threads.
 
     Args:
         max_bytes: What the arrays may take together; a larger array is handed on and not kept.
@@ -27,31 +49,47 @@ class TileCache:
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._tiles: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
-        self._under_way: dict[Hashable, Future[NDArray[np.uint8]]] = {}
+        self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
+        self._under_way: dict[tuple[Hashable, Hashable], Future[NDArray[np.uint8]]] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The array under `key`, made by `make` if it is not there; do not write to it.
+    def get(
+        self, owner: Hashable, key: Hashable, make: Callable[[], NDArray[np.uint8]], enough: int
+    ) -> NDArray[np.uint8]:
+        """The owner's array under `key`, made by `make` if it is not there; do not write to it.
 
         When several threads want it at once, one makes it and the others wait; they share its error, too.
+
+        Args:
+            owner: Who asks.
+            key: The owner's name for the array.
+            make: Makes it.
+            enough: Bytes of arrays that the owner may want again. What it keeps beyond them would only push everything else
+                out of the processor's caches, and each new array would take memory that was never touched.
         """
         with self._lock:
-            found = self._tiles.get(key)
-            if found is not None:
-                self._tiles.move_to_end(key)
+            shelf = self._shelves.get(owner)
+            found = shelf.tiles.get(key) if shelf is not None else None
+            if shelf is not None and found is not None:
+                self._shelves.move_to_end(owner)
+                shelf.tiles.move_to_end(key)
                 return found
-            under_way = self._under_way.get(key)
+            under_way = self._under_way.get((owner, key))
             if under_way is None:
-                mine = self._under_way[key] = Future[NDArray[np.uint8]]()
-        return under_way.result() if under_way is not None else self._make(key, make, mine)
+                mine = self._under_way[owner, key] = Future[NDArray[np.uint8]]()
+        return under_way.result() if under_way is not None else self._make(owner, key, make, enough, mine)
 
     def _make(
-        self, key: Hashable, make: Callable[[], NDArray[np.uint8]], promise: Future[NDArray[np.uint8]]
+        self,
+        owner: Hashable,
+        key: Hashable,
+        make: Callable[[], NDArray[np.uint8]],
+        enough: int,
+        promise: Future[NDArray[np.uint8]],
     ) -> NDArray[np.uint8]:
         try:
             made = make()
-            self._keep(key, made)
+            self._keep(owner, key, made, enough)
         except BaseException as error:
             promise.set_exception(error)
             raise
@@ -60,28 +98,37 @@ class TileCache:
             return made
         finally:
             with self._lock:
-                del self._under_way[key]
+                del self._under_way[owner, key]
 
-    def forget(self, owner: object) -> None:
-        """Drops what was kept under keys that are tuples beginning with `owner`."""
+    def forget(self, owner: Hashable) -> None:
+        """Drops what an owner has kept."""
         with self._lock:
-            for key in [key for key in self._tiles if isinstance(key, tuple) and key[0] is owner]:
-                self._bytes -= self._tiles.pop(key).nbytes
+            shelf = self._shelves.pop(owner, None)
+            self._bytes -= shelf.nbytes if shelf is not None else 0
 
     @property
     def nbytes(self) -> int:
         """Bytes kept now."""
         return self._bytes
 
-    def _keep(self, key: Hashable, tile: NDArray[np.uint8]) -> None:
+    def _keep(self, owner: Hashable, key: Hashable, tile: NDArray[np.uint8], enough: int) -> None:
         if tile.nbytes > self._max_bytes:
             return
         with self._lock:
-            self._tiles[key] = tile
+            shelf = self._shelves.setdefault(owner, _Shelf())
+            self._shelves.move_to_end(owner)
+            shelf.put(key, tile)
             self._bytes += tile.nbytes
+            while shelf.nbytes > enough and len(shelf.tiles) > 1:
+                self._bytes -= shelf.drop_oldest()
             while self._bytes > self._max_bytes:
-                _, dropped = self._tiles.popitem(last=False)
-                self._bytes -= dropped.nbytes
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        idle = next(iter(self._shelves))
+        self._bytes -= self._shelves[idle].drop_oldest()
+        if not self._shelves[idle].tiles:
+            del self._shelves[idle]
 
 
 SHARED = TileCache()

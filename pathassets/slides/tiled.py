@@ -13,6 +13,9 @@ import numpy as np
 from pathassets.slides.reader import Pixels
 
 WHITE = 255
+_COLOURS = 3
+# as many threads as machines have are not further ahead of each other than that
+_MIN_KEPT_BYTES = 64 * 2**20
 
 
 def mosaic(
@@ -47,6 +50,19 @@ def mosaic(
                 above - ty : below - ty, a - tx : b - tx
             ]
     return out
+
+
+def bytes_to_keep(tile_hw: tuple[int, int], width: int, height: int) -> int:
+    """Bytes of decoded tiles that a pass in grid order comes back to: the rows of tiles that one row of rectangles lies on.
+
+    Args:
+        tile_hw: Height and width of tiles in px.
+        width: Of the picture in px.
+        height: Of the rectangles in px.
+    """
+    # it may begin within a tile; and threads that read ahead are in the next row already
+    rows = -(-height // tile_hw[0]) + 2
+    return max(_MIN_KEPT_BYTES, rows * tile_hw[0] * -(-width // tile_hw[1]) * tile_hw[1] * _COLOURS)
 
 
 def caught_up(
