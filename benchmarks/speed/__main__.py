@@ -1,4 +1,4 @@
-"""The README's table of performance, from one run: `make bench`, or `python -m benchmarks.speed WORK_FOLDER [PEERS_PYTHON [ROUNDS]]`.
+"""The README's table of performance: `make bench`, or `python -m benchmarks.speed WORK_FOLDER [PEERS_PYTHON [ROUNDS [PART ...]]]`.
 
 Belongs here: which contenders meet on which slide, and the table. Does not belong: what a contender does (`ours`, `peers`).
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ ROUNDS = 3
 MIDDLE = BenchSlide("20x", 5, 5, 0.5)
 DOUBLE = BenchSlide("40x", 7, 7, 0.25)
 SMALL = BenchSlide("20x-small", 3, 3, 0.5)
-SHORT = BenchSlide("short", 2, 1, 0.5)
+FEW = BenchSlide("20x-few", 2, 2, 0.5)
 LARGE = BenchSlide("20x-large", 10, 10, 0.5)
 HUGE = BenchSlide("100k", 21, 21, 0.5)
 NETWORKS = {"ViT-S/16": "vit_small_patch16_224", "ResNet-18": "resnet18", "ResNet-50": "resnet50"}
@@ -39,21 +41,32 @@ class Bench:
         self._slides.mkdir(parents=True, exist_ok=True)
         self._lines: list[tuple[str, str]] = []
 
-    def run(self) -> None:
-        """All contests, then the table."""
+    @property
+    def parts(self) -> dict[str, Callable[[], None]]:
+        """The contests by name, in order."""
+        networks = {name: partial(self._limit, label, name, "cpu", SMALL) for label, name in NETWORKS.items()}
+        on_gpu = {f"{name}-cuda": partial(self._on_gpu, label, name) for label, name in GPU_NETWORKS.items()}
+        return {
+            "feeding-20x": partial(self._feeding, MIDDLE),
+            "feeding-40x": partial(self._feeding, DOUBLE),
+            "whole": self._whole,
+            **networks,
+            **(on_gpu if torch.cuda.is_available() else {}),
+            "huge": self._huge,
+        }
+
+    def run(self, parts: Sequence[str]) -> None:
+        """Some contests, or all, then the table."""
         print(f"{_machine()}; load {os.getloadavg()[0]:.1f}\n", flush=True)
-        self._feeding(MIDDLE)
-        self._feeding(DOUBLE)
-        self._whole()
-        for label, name in NETWORKS.items():
-            self._limit(label, name, "cpu", SMALL)
-        for label, name in GPU_NETWORKS.items() if torch.cuda.is_available() else ():
-            for slide in (LARGE, DOUBLE):
-                self._limit(label, name, "cuda:0", slide)
-        self._huge()
+        for name in parts or self.parts:
+            self.parts[name]()
         print(f"\nload at the end {os.getloadavg()[0]:.1f}\n\n| what | measured |\n| --- | --- |")
         for what, result in self._lines:
             print(f"| {what} | {result} |")
+
+    def _on_gpu(self, label: str, name: str) -> None:
+        for slide in (LARGE, DOUBLE):
+            self._limit(label, name, "cuda:0", slide)
 
     def _slide(self, slide: BenchSlide) -> str:
         return str(make(self._slides, slide))
@@ -106,11 +119,8 @@ class Bench:
     def _whole(self) -> None:
         found = contest(
             self._with_peers(
-                {"pathassets": self._ours("whole", SHORT, f"timm/{NETWORKS['ViT-S/16']}")},
-                {
-                    "LazySlide": self._peer("lazyslide_whole", SHORT),
-                    "TIAToolbox": self._peer("tiatoolbox_whole", SHORT),
-                },
+                {"pathassets": self._ours("whole", FEW, f"timm/{NETWORKS['ViT-S/16']}")},
+                {"LazySlide": self._peer("lazyslide_whole", FEW), "TIAToolbox": self._peer("tiatoolbox_whole", FEW)},
             ),
             self._rounds,
         )
@@ -148,5 +158,5 @@ def _cpu_info() -> list[str]:
 
 
 if __name__ == "__main__":
-    folder, peers, rounds = [*sys.argv[1:], "", "", ""][:3]
-    Bench(Path(folder).resolve(), Path(peers).absolute() if peers else None, int(rounds or ROUNDS)).run()
+    folder, peers, rounds, *parts = [*sys.argv[1:], *[""] * (4 - len(sys.argv))]
+    Bench(Path(folder).resolve(), Path(peers).absolute() if peers else None, int(rounds or ROUNDS)).run(parts)

@@ -52,8 +52,9 @@ class Preprocess:
         scale, shift = (values.repeat(images.shape[2]) for values in (self._scale, self._shift))
         wanted = torch.empty(rows.shape, dtype=self.dtype, device=rows.device)
         at_once = 1 if rows.device.type == "cpu" else max(1, len(rows))
+        numbers = torch.empty((at_once, *rows.shape[1:]), device=rows.device)
         for part, target in zip(rows.split(at_once), wanted.split(at_once), strict=True):
-            numbers = part.float()
+            numbers.copy_(part)
             target.copy_(torch.addcmul(shift, numbers, scale, out=numbers))
         return wanted.view(images.shape)
 

@@ -37,7 +37,7 @@ from pathassets.errors import EncoderError, PathassetsError, Reason, SlideError
 log = logging.getLogger(__name__)
 
 # Tiles of the first batch that are computed in fp32 too.
-AGREEMENT_TILES = 8
+AGREEMENT_TILES = 4
 SHARDS_WAITING = 2
 # How long an interrupted stream waits for what is on its way.
 STOP_SECONDS = 30.0
