@@ -59,6 +59,7 @@ class Study(BaseSettings):
         memory_share: Largest share of the free memory that tiles on their way to the device may take.
         stall_seconds: A slide fails when reading one batch of its tiles takes longer.
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
+        licences: Licences of weights that may be used, as cards name them, or `commercial`; none = all.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
         resources: What one run asks of a cluster.
         tissue: How tissue is found.
@@ -78,6 +79,7 @@ class Study(BaseSettings):
     memory_share: float = Field(default=0.8, gt=0, le=1)
     stall_seconds: float = Field(default=300.0, gt=0)
     batch_size: int | None = Field(default=None, ge=1, le=8192)
+    licences: tuple[str, ...] = ()
     slides_per_run: int = Field(default=16, ge=1, le=256)
     resources: ResourceOptions = ResourceOptions()
     tissue: TissueOptions = TissueOptions()
@@ -282,6 +284,7 @@ def check_home(home: Path) -> None:
 
 def init_home(home: Path, *, with_inbox: bool = True) -> list[Path]:
     """Writes a commented `pathassets.toml` and an inbox where there are none; returns what was made."""
+    from pathassets.store.root import put_new
     from pathassets.templates import CONFIG_TEMPLATE, DAGSTER_YAML
 
     made = []
@@ -292,12 +295,10 @@ def init_home(home: Path, *, with_inbox: bool = True) -> list[Path]:
             f"{home} cannot be made: {error}", remedy="Name a folder that you may write with --home."
         ) from error
     for path, text in ((home / CONFIG_FILE, CONFIG_TEMPLATE), (home / ".dagster" / "dagster.yaml", DAGSTER_YAML)):
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        if not path.exists() and put_new(path, text):
             made.append(path)
     if with_inbox and not (home / "inbox").exists():
-        (home / "inbox").mkdir()
+        (home / "inbox").mkdir(exist_ok=True)
         made.append(home / "inbox")
     return made
 

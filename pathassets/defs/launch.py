@@ -27,12 +27,15 @@ from pathassets.logs import begin_run
 from pathassets.steps.chain import StepResult
 from pathassets.steps.nodes import Node
 from pathassets.steps.session import Silence, Watcher
+from pathassets.store import Root
 
 log = logging.getLogger(__name__)
 
 NO_CAPTURE = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 # Whoever started a run at a terminal sees it fail; the daemon must not start it again behind their back.
 NO_RETRY = {"dagster/max_retries": "0"}
+SET_UP = "set_up"  # beside dagster.yaml, once the databases are there
+SET_UP_SECONDS = 300.0
 
 
 @dataclass
@@ -149,7 +152,23 @@ def open_instance(study: Study) -> Iterator[dg.DagsterInstance]:
 
     Output is not captured: it belongs to the user's terminal, and the processes that capture it answer Ctrl-C with a traceback.
     """
+    set_up(study)
     ref = InstanceRef.from_dir(str(study.dagster_home), overrides={"compute_logs": NO_CAPTURE})
     with dg.DagsterInstance.from_ref(ref) as instance:
         tidy_dead_runs(instance)
         yield instance
+
+
+def set_up(study: Study) -> None:
+    """Makes Dagster's databases where there are none yet, one process at a time: two at once would fail on each other's tables.
+
+    Raises:
+        StoreError: `locked` when another process does not come to an end with it; `disk_full`, `store_read_only`.
+    """
+    done = study.dagster_home / SET_UP
+    if done.exists():
+        return
+    with Root(study.store_path).lock("dagster", SET_UP_SECONDS):
+        if not done.exists():
+            with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(study.dagster_home))):
+                done.touch()

@@ -269,6 +269,22 @@ def temp_name(name: str) -> str:
     return f".{name[:80]}.{os.getpid()}.{uuid.uuid4().hex[:8]}{TEMP_SUFFIX}"
 
 
+def put_new(path: Path, text: str) -> bool:
+    """Writes a file that is not there, as a whole at once; False when another process was first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(temp_name(path.name))
+    temporary.write_text(text, encoding="utf-8")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def fsync_path(path: Path) -> None:
     """Flushes a file's content, or a folder's names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
