@@ -14,9 +14,12 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from pathassets.cli.arguments import AsJson, Home
+from pathassets.cli.arguments import study_at as _study
+from pathassets.cli.handing_over import COMMANDS
 from pathassets.config import Study, check_home, home_from_environment, init_home
 from pathassets.environment import check_log_format, log_format
-from pathassets.errors import PathassetsError, Reason, StudyError
+from pathassets.errors import PathassetsError, Reason
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Home = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", help="The study's folder (or PATHASSETS_HOME, or the current directory).", show_default=False
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def main() -> NoReturn:
@@ -92,22 +87,6 @@ def _is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _study(home: Path | None, *, must_exist: bool = True) -> Study:
-    from pathassets.cli.console import log_to
-
-    check_home((home or home_from_environment()).expanduser())
-    study = Study(home or home_from_environment())
-    if must_exist and not study.store_path.exists():
-        raise StudyError(
-            f"there is no study in {study.home}",
-            reason=Reason.CONFIG_INVALID,
-            remedy="Name its folder with --home, or make one with `pathassets run SLIDES --home FOLDER`.",
-        )
-    if study.dagster_home.is_dir():
-        log_to(study.log_path)
-    return study
 
 
 @app.command()
@@ -296,6 +275,10 @@ def forget(
     raise typer.Exit(forget_slide(_study(home), name, yes=yes, as_json=as_json))
 
 
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
 @app.command()
 def encoders(
     name: Annotated[str | None, typer.Argument(help="One encoder; none = all cards.")] = None, as_json: AsJson = False
@@ -326,3 +309,13 @@ def dev(
     check_home(folder)
     init_home(folder)
     raise typer.Exit(serve(Study(folder), port))
+
+
+@app.command()
+def dashboard(
+    home: Home = None, port: Annotated[int, typer.Option(help="On 127.0.0.1.", min=1, max=65535)] = 8050
+) -> None:
+    """Slides, overlays, search, atlas and SQL in the browser; reads only what has been published."""
+    from pathassets.cli.serving import serve_dashboard
+
+    raise typer.Exit(serve_dashboard(_study(home), port))

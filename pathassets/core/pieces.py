@@ -19,6 +19,7 @@ from pathassets.recipes import TissueOptions
 
 if TYPE_CHECKING:
     from shapely import Polygon
+    from shapely.geometry.base import BaseGeometry
 
 Mask = NDArray[np.bool_]
 
@@ -122,6 +123,28 @@ def mask_from_image(image: NDArray[np.generic], shape: tuple[int, int] | None = 
         shape = max(1, round(marked.shape[0] * shrink)), max(1, round(marked.shape[1] * shrink))
     rows, columns = (_centres(have, want) for have, want in zip(marked.shape, shape, strict=True))
     mask = np.asarray(marked[np.ix_(rows, columns)])
+    return TissueMask(mask, "file", {"tissue_share": float(mask.mean())})
+
+
+def mask_from_shape(shape: BaseGeometry, size: tuple[int, int], hw: tuple[int, int]) -> TissueMask:
+    """A shape that was drawn as a mask: pixels whose centre lies inside.
+
+    Args:
+        shape: Polygons that do not overlap, in level-0 pixels; what lies outside the slide is cut off.
+        size: Width and height of the slide in level-0 pixels.
+        hw: Height and width of the mask.
+    """
+    from shapely import box
+    from skimage.draw import polygon
+
+    mask = np.zeros(hw, bool)
+    scale = np.array([hw[1] / size[0], hw[0] / size[1]])
+    cut = shape.intersection(box(0, 0, *size))
+    parts = [part for part in getattr(cut, "geoms", [cut]) if part.geom_type == "Polygon" and not part.is_empty]
+    for part in sorted(parts, key=lambda part: -part.envelope.area):  # an island comes after the hole that it lies in
+        for ring, inside in ((part.exterior, True), *((hole, False) for hole in part.interiors)):
+            x, y = (np.asarray(ring.coords)[:, :2] * scale - 0.5).T
+            mask[polygon(y, x, hw)] = inside
     return TissueMask(mask, "file", {"tissue_share": float(mask.mean())})
 
 

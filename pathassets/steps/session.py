@@ -17,6 +17,7 @@ from pathassets import __version__
 from pathassets.config import Study
 from pathassets.errors import Reason, SlideError
 from pathassets.recipes import Recipe, digest
+from pathassets.steps.annotations import annotation_path
 from pathassets.steps.made_from import as_json, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.steps.sources import slide_file
@@ -109,9 +110,10 @@ class Session:
         return self.manifest.lookup(path)
 
     def mask_path(self, slide_id: str) -> Path | None:
-        """The mask file that the manifest names for a slide, relative to the home folder."""
+        """The mask file that the manifest names for a slide, relative to the home folder; else what was drawn for it."""
         named = self.manifest_entry(self.slide_row(slide_id)["path"]).get("tissue_mask")
-        return (self.study.home / str(named)).expanduser() if named else None
+        drawn = annotation_path(self.study.home, slide_id)
+        return (self.study.home / str(named)).expanduser() if named else drawn if drawn.is_file() else None
 
     def file_sha256(self, path: Path) -> str | None:
         """Digest of a file; None where it cannot be read."""

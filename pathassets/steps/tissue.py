@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathassets.errors import Reason, SlideError
+from pathassets.steps.annotations import is_annotation, picture_origin, read_tissue
 from pathassets.steps.chain import Made
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
@@ -51,11 +52,12 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     assert options is not None
     row = session.slide_row(slide_id)
     with session.open_slide(slide_id) as slide:
-        rgb = slide.read_mpp(max(options.mpp, row["mpp"]))
+        rgb, origin = slide.read_mpp(max(options.mpp, row["mpp"])), picture_origin(slide.info)
     mpp = row["width_px"] * row["mpp"] / rgb.shape[1]
     session.root.put(layout.thumbnail_key(slide_id), thumbnail_jpeg(rgb))
     mask = session.mask_path(slide_id)
-    found = read_mask(mask, rgb.shape[:2]) if mask is not None else find_tissue(rgb, mpp, options)
+    size = row["width_px"], row["height_px"]
+    found = find_tissue(rgb, mpp, options) if mask is None else _marked(mask, rgb.shape[:2], size, origin)
     scale_x, scale_y = row["width_px"] / rgb.shape[1], row["height_px"] / rgb.shape[0]
     pieces, labels = tissue_pieces(found.mask, mpp=row["mpp"], scale_x=scale_x, scale_y=scale_y, options=options)
     session.root.put(layout.tissue_labels_key(slide_id), pack_labels(labels))
@@ -95,6 +97,13 @@ def thumbnail_jpeg(rgb: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _marked(path: Path, hw: tuple[int, int], size: tuple[int, int], origin: tuple[int, int]) -> TissueMask:
+    """The user's own tissue: drawn as GeoJSON, or a picture."""
+    from pathassets.core.pieces import mask_from_shape
+
+    return mask_from_shape(read_tissue(path, origin), size, hw) if is_annotation(path) else read_mask(path, hw)
+
+
 def read_mask(path: Path, shape: tuple[int, int]) -> TissueMask:
     """The user's mask, an image of any size whose pixels are tissue where they are not zero, as a mask of `shape` (h, w).
 
@@ -114,7 +123,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> TissueMask:
         raise SlideError(
             f"the tissue mask {path} cannot be read: {error}",
             reason=Reason.MASK_UNREADABLE,
-            remedy="Name a PNG or TIFF whose non-zero pixels are tissue in the column tissue_mask of slides.csv.",
+            remedy="Name a PNG or TIFF whose non-zero pixels are tissue, or GeoJSON, in the column tissue_mask of slides.csv.",
         ) from error
 
 

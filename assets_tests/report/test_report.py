@@ -1,0 +1,200 @@
+"""Reports: whole, offline, and deaf to what hostile names would like to say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+from exports.conftest import Made
+from PIL import Image
+from typer.testing import CliRunner
+
+from pathassets.cli.main import app
+from pathassets.config import Study
+from pathassets.errors import ConfigError, SlideError
+from pathassets.report.cohort import cohort_report
+from pathassets.report.page import Cell, Picture, Section, Table, facts, html
+from pathassets.report.slide import slide_report
+from pathassets.steps.session import Session
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("study"))
+
+
+class Looked(HTMLParser):
+    """What a browser would find: tags, addresses, text by tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.addresses, self.open, self.text, self.policy = [], [], [], {}, ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.open.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action", "data", "poster")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+        if ("http-equiv", "Content-Security-Policy") in attrs:
+            self.policy = dict(attrs)["content"]
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        self.text.setdefault(self.open[-1] if self.open else "", []).append(data)
+
+    def said(self, tag):
+        return " ".join(self.text.get(tag, []))
+
+
+def _check_offline(text: str) -> Looked:
+    looked = Looked(text)
+    assert {"script", "link", "iframe", "object", "embed", "base", "form"}.isdisjoint(looked.tags)
+    assert looked.addresses
+    assert all(address.startswith("data:image/webp;base64,") for address in looked.addresses)
+    assert not re.search(r"url\(|@import", text)
+    assert looked.policy.startswith("default-src 'none'")
+    for address in looked.addresses:
+        Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).verify()
+    return looked
+
+
+def test_a_slides_report_tells_everything_and_asks_nobody(made: Made):
+    text = slide_report(made.session, made.slide_id)
+    looked = _check_offline(text)
+    heads = looked.said("h2") + looked.said("h3")
+    for what in ("The slide", "deserves a look", made.recipe.key, "leiden", "utag", "Quality", "What made it"):
+        assert what in heads
+    for term in made.features.terms:
+        assert f"look most like: {term}" in heads
+    cells = looked.said("td")
+    for digest in (made.features.row["digest"], made.features.row["weights_sha256"]):
+        assert digest in cells
+    for label in made.table("domain_summary")["label"].drop_nulls():
+        assert label in cells
+    n_domains = len(made.table("domain_summary"))
+    n_terms = len(made.features.terms)
+    assert len(looked.addresses) >= 2 + 2 + n_terms + n_domains + n_terms
+    assert str(made.home) not in text, "a path may tell names"
+    assert len(text) < 3_000_000
+
+
+def test_the_best_tiles_of_a_term_are_the_best(made: Made):
+    text = Looked(slide_report(made.session, made.slide_id)).said("figcaption")
+    scores = made.table("text_scores").filter(pl.col("term") == "adipose").sort("probability", descending=True)
+    best = scores.row(0, named=True)
+    assert f"tile {best['tile_id']}, {best['probability']:.2f}" in text
+
+
+def test_a_study_s_report_has_every_slide_and_every_problem(made: Made):
+    looked = _check_offline(cohort_report(made.session))
+    cells = looked.said("td")
+    for slide_id in (made.slide_id, made.bad_id):
+        assert slide_id in cells
+    assert "not_a_slide" in cells
+    assert made.features.row["weights_sha256"] in cells
+
+
+def test_a_slide_that_failed_has_a_report_of_why(made: Made):
+    text = slide_report(made.session, made.bad_id)
+    assert "not_a_slide" in text
+    assert "has no embeddings" in text
+
+
+def test_a_report_needs_no_slide_file(made: Made, tmp_path):
+    shutil.copytree(made.home, tmp_path / "study")
+    session = Session(Study(tmp_path / "study"))
+    row = session.tables.read("slides", made.slide_id).with_columns(path=pl.lit("/gone/x.tiff"))
+    session.tables.write("slides", row, slide_id=made.slide_id)
+    text = slide_report(session, made.slide_id)
+    looked = _check_offline(text)
+    assert "file_missing" in text
+    assert "leiden" in looked.said("h3")
+
+
+def test_the_same_results_give_the_same_report(made: Made):
+    assert slide_report(made.session, made.slide_id) == slide_report(made.session, made.slide_id)
+    assert cohort_report(made.session) == cohort_report(made.session)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{ 7*7 }}",
+    "{% raw %}",
+    "</style><script>",
+    "'`$\\",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_every_value_is_escaped_wherever_it_stands(text):
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(picture, "WEBP")
+    image = picture.getvalue()
+    section = Section(text, text, Table((text,), [[Cell(text, colour=text, picture=image)]]), [Picture(image, text)])
+    page = html(text, [section, Section("x", table=facts({text: text}))], text)
+    looked = _check_offline(page)
+    found = [value for values in looked.text.values() for value in values]
+    assert sum(text in value for value in found) >= 8
+    assert set(looked.tags) <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td",
+        "span", "img", "figure", "figcaption",
+    }  # fmt: skip
+
+
+def test_terms_and_labels_of_a_study_are_escaped(made: Made, tmp_path):
+    shutil.copytree(made.home, tmp_path / "study")
+    session = Session(Study(tmp_path / "study"))
+    evil = "<script>alert(1)</script>"
+    for table in ("domains", "domain_summary"):
+        rows = session.tables.read(table, made.slide_id, made.part).with_columns(label=pl.lit(evil))
+        session.tables.write(table, rows, slide_id=made.slide_id, part=made.part)
+    rows = session.tables.read("text_scores", made.slide_id, made.part)
+    rows = rows.with_columns(term=pl.col("term").replace("adipose", evil))
+    session.tables.write("text_scores", rows, slide_id=made.slide_id, part=made.part)
+    for text in (slide_report(session, made.slide_id), cohort_report(session)):
+        assert "script" not in _check_offline(text).tags
+        assert "&lt;script&gt;" in text
+
+
+def _run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_writes_one_file_and_never_over_another(made: Made, tmp_path):
+    for arguments, name in ((("good",), "slide.html"), (("--cohort",), "cohort.html")):
+        path = tmp_path / name
+        command = ("report", *arguments, "--to", path, "--home", made.home)
+        assert _run(*command).exit_code == 0
+        assert "unchanged" in _run(*command).stdout
+        path.write_text("mine")
+        assert isinstance(_run(*command).exception, ConfigError)
+        assert path.read_text() == "mine"
+        assert _run(*command, "--force").exit_code == 0
+        _check_offline(path.read_text())
+
+
+def test_what_cannot_be_meant_is_refused(made: Made, tmp_path):
+    path = tmp_path / "x.html"
+    for arguments in ((), ("good", "--cohort"), ("nobody",)):
+        assert isinstance(_run("report", *arguments, "--to", path, "--home", made.home).exception, ConfigError)
+    assert isinstance(
+        _run("report", "good", "--to", made.home / "store" / "x.html", "--home", made.home).exception, ConfigError
+    )
+    assert not path.exists()
+
+
+def test_a_slide_of_which_nothing_is_known_yet_is_told(made: Made, tmp_path):
+    shutil.copytree(made.home, tmp_path / "study")
+    shutil.rmtree(tmp_path / "study" / "store" / "tables" / "outcomes" / f"slide_id={made.slide_id}")
+    with pytest.raises(SlideError, match="nothing about"):
+        slide_report(Session(Study(tmp_path / "study")), made.slide_id)

@@ -1,0 +1,43 @@
+"""Arguments that many commands share, and the study that they mean.
+
+Belongs here: annotated types for Typer. Does not belong: commands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathassets.config import Study, check_home, home_from_environment
+from pathassets.errors import Reason, StudyError
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", help="The study's folder (or PATHASSETS_HOME, or the current directory).", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def study_at(home: Path | None, *, must_exist: bool = True) -> Study:
+    """The study of a command; its log takes what its user should not have to read.
+
+    Raises:
+        StudyError: There is none, and there must be one.
+    """
+    from pathassets.cli.console import log_to
+
+    check_home((home or home_from_environment()).expanduser())
+    study = Study(home or home_from_environment())
+    if must_exist and not study.store_path.exists():
+        raise StudyError(
+            f"there is no study in {study.home}",
+            reason=Reason.CONFIG_INVALID,
+            remedy="Name its folder with --home, or make one with `pathassets run SLIDES --home FOLDER`.",
+        )
+    if study.dagster_home.is_dir():
+        log_to(study.log_path)
+    return study

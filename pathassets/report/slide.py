@@ -1,0 +1,168 @@
+"""A slide's report: what it is, where its tissue and domains lie, which tiles speak for what, what made it all.
+
+Belongs here: the sections of one slide. Does not belong: the page (`page`), the study's report (`cohort`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from pathassets import __version__
+from pathassets.core import palette
+from pathassets.core.qc import QC_COLUMNS
+from pathassets.errors import PathassetsError, Reason, SlideError
+from pathassets.exports.gather import SlideFeatures, gather
+from pathassets.exports.pictures import overlay_pictures, tissue_picture
+from pathassets.figures import overlays
+from pathassets.figures.slide_pictures import load_thumbnail
+from pathassets.recipes import Recipe
+from pathassets.report.crops import best_of_term, crops, nearest_to_mean
+from pathassets.report.page import Cell, Picture, Section, Table, facts, html, records
+from pathassets.steps.session import Session
+
+if TYPE_CHECKING:
+    from pathassets.slides import Slide
+
+_OUTCOME = ("step", "recipe", "status", "reason", "message", "remedy")
+_MADE = ("step", "recipe", "created_at", "digest", "code_version", "pathassets_version", "seconds")
+
+
+def slide_report(session: Session, slide_id: str) -> str:
+    """One HTML file about a slide.
+
+    Raises:
+        SlideError: `upstream_failed` when nothing was made of the slide yet.
+    """
+    row = session.slide_row(slide_id)
+    outcomes = session.tables.scan("outcomes").filter(pl.col("slide_id") == slide_id).collect()
+    if outcomes.is_empty():
+        remedy = "`pathassets run` makes it."
+        raise SlideError(f"there is nothing about {slide_id} yet", reason=Reason.UPSTREAM_FAILED, remedy=remedy)
+    outcomes = outcomes.sort("created_at", nulls_last=True)
+    with ExitStack() as stack:
+        slide, why_not = _opened(session, slide_id, stack)
+        sections = [*_about(session, slide_id, row), _outcomes(outcomes)]
+        for recipe in session.study.recipes:
+            sections += _recipe(session, slide_id, recipe, slide, why_not)
+        sections.append(_quality(session, slide_id))
+        sections.append(_provenance(outcomes))
+    lead = f"{session.study.name}, by pathassets {__version__}. Not for diagnosis."
+    return html(f"Slide {slide_id}", sections, lead)
+
+
+def _opened(session: Session, slide_id: str, stack: ExitStack) -> tuple[Slide | None, str]:
+    """The slide for pictures of tiles; a report can do without."""
+    try:
+        return stack.enter_context(session.open_slide(slide_id)), ""
+    except PathassetsError as error:
+        return None, f"No pictures of tiles, because the slide cannot be opened now [{error.reason}]."
+
+
+def _about(session: Session, slide_id: str, row: dict[str, Any]) -> Iterator[Section]:
+    tissues = session.tables.read("tissues", slide_id)
+    named = {
+        "vendor": row["vendor"], "width, px": row["width_px"], "height, px": row["height_px"], "µm per px": row["mpp"],
+        "resolution from": row["mpp_origin"], "objective": row["objective_power"], "levels": row["n_levels"],
+        "pieces of tissue": len(tissues) if tissues is not None else None,
+        "tissue, mm²": float(tissues["area_mm2"].sum()) if tissues is not None else None,
+        "tissue found by": tissues["method"][0] if tissues is not None and len(tissues) else None,
+        "content, sha256": row["content_sha256"],
+    }  # fmt: skip
+    rgb = load_thumbnail(session, slide_id)
+    pictures = []
+    if rgb is not None:
+        pictures.append(Picture(overlays.thumbnail(rgb), "the slide"))
+        outlined = tissue_picture(session, slide_id, rgb)
+        pictures += [Picture(outlined, "tissue and its holes")] if outlined else []
+    yield Section("The slide", table=facts(named), pictures=pictures)
+
+
+def _outcomes(outcomes: pl.DataFrame) -> Section:
+    odd = outcomes.filter(pl.col("reason").is_not_null())
+    if odd.is_empty():
+        return Section("What deserves a look", "Nothing: every step went well.")
+    return Section("What deserves a look", table=records(odd.to_dicts(), _OUTCOME))
+
+
+def _recipe(session: Session, slide_id: str, recipe: Recipe, slide: Slide | None, why_not: str) -> Iterator[Section]:
+    try:
+        features = gather(session, slide_id, recipe)
+    except PathassetsError as error:
+        yield Section(recipe.key, f"{error.message}.")
+        return
+    row, rgb = features.row, load_thumbnail(session, slide_id)
+    named = {name: row[name] for name in ("encoder", "n_tiles", "n_bad_tiles", "dim", "precision", "mpp", "device")}
+    untrained = "The weights are untrained: nothing here means anything." if row["random_weights"] else ""
+    pictures = [Picture(image, name) for name, image in overlay_pictures(features, rgb)] if rgb is not None else []
+    yield Section(recipe.key, untrained, facts(named), pictures)
+    yield from _domains(session, features, slide, why_not)
+    yield from _terms(features, slide)
+
+
+def _domains(session: Session, features: SlideFeatures, slide: Slide | None, why_not: str) -> Iterator[Section]:
+    summary = session.tables.read("domain_summary", features.slide_id, features.part)
+    for variant, frame in features.domains.items():
+        of = summary.filter(pl.col("variant") == variant) if summary is not None else None
+        rows = of.sort("domain").to_dicts() if of is not None else []
+        yield Section(f"Domains ({variant})", why_not, _domain_table(rows), level=3)
+        if slide is None:
+            continue
+        for row in rows:
+            chosen = nearest_to_mean(features, frame["domain"], row["domain"])
+            name = overlays.domain_title(row["domain"], {row["domain"]: row["label"]})
+            title = f"{variant}: tiles nearest to the mean of domain {name}"
+            yield Section(title, pictures=crops(slide, features, chosen), level=3)
+
+
+def _domain_table(rows: list[dict[str, Any]]) -> Table:
+    columns = ("domain", "label", "tiles", "share", "contiguity", "pieces")
+    cells = [
+        [
+            Cell(row["domain"], palette.domain_colour(row["domain"])), Cell(row["label"]), Cell(row["n_tiles"]),
+            Cell(row["share"]), Cell(row["contiguity"]), Cell(row["n_pieces"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return Table(columns, cells)
+
+
+def _terms(features: SlideFeatures, slide: Slide | None) -> Iterator[Section]:
+    if slide is None:
+        return
+    for term in features.terms:
+        found = crops(slide, features, best_of_term(features, term))
+        note = "Probability among the terms asked for, not of a finding."
+        yield Section(f"Tiles that look most like: {term}", note, pictures=found, level=3)
+
+
+def _quality(session: Session, slide_id: str) -> Section:
+    tiles = session.tables.scan("tiles").filter(pl.col("slide_id") == slide_id).collect()
+    columns = ("tiling", "measure", "least", "median", "most", "what it is")
+    rows = []
+    for (tiling,), frame in tiles.group_by("tiling", maintain_order=True):
+        for name, what in QC_COLUMNS.items():
+            values = frame[name].drop_nulls().drop_nans()
+            if len(values):
+                numbers = (values.min(), values.median(), values.max())
+                rows.append([Cell(tiling), Cell(name), *map(Cell, numbers), Cell(what)])
+    return Section("Quality of the tiles", table=Table(columns, rows))
+
+
+def _provenance(outcomes: pl.DataFrame) -> Section:
+    rows = [{**row, "created_at": _moment(row["created_at"])} for row in outcomes.to_dicts()]
+    table = records(rows, (*_MADE, "inputs"))
+    cells = [[*row[:-1], Cell(_pairs(row[-1].value))] for row in table.rows]
+    return Section("What made it", "`pathassets explain` tells more.", Table(table.columns, cells))
+
+
+def _moment(value: Any) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if value is not None else ""
+
+
+def _pairs(text: str | None) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in json.loads(text).items()) if text else ""
