@@ -16,6 +16,7 @@ from pathassets.defs.alerts import alert_sensors
 from pathassets.defs.automation import automation_sensor
 from pathassets.defs.cohort_assets import cohort_assets
 from pathassets.defs.jobs import jobs
+from pathassets.defs.keeping import keeping_jobs, keeping_schedules, store_check
 from pathassets.defs.loggers import begin_logs, loggers
 from pathassets.defs.processes import dead_runs_sensor
 from pathassets.defs.resources import StudyResource
@@ -37,9 +38,10 @@ def build_defs(study: Study, overrides: Mapping[str, Any] | None = None) -> dg.D
     """
     return dg.Definitions(
         assets=[slide_chain(study), *cohort_assets(study)],
-        jobs=jobs(study),
+        asset_checks=[store_check()],
+        jobs=[*jobs(study), *keeping_jobs()],
         sensors=[inbox_sensor(study), automation_sensor(study), dead_runs_sensor(), *alert_sensors(study)],
-        schedules=schedules(study),
+        schedules=[*schedules(study), *keeping_schedules()],
         resources={"study": StudyResource(home=str(study.home)), **(overrides or {})},
         executor=dg.in_process_executor,
         loggers=loggers(),

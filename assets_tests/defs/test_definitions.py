@@ -22,7 +22,7 @@ def test_definitions_load_and_hold_what_the_design_says(study):
         assert spec.kinds, key
     for key in ("slide", "tissue", "small/tiles", "small/tiny/embeddings"):
         assert "dagster/column_schema" in specs[key].metadata
-    assert {job.name for job in definitions.jobs} == {"slides", "cohort", "publish"}
+    assert {job.name for job in definitions.jobs} == {"slides", "cohort", "publish", "verify", "gc"}
     assert [sensor.name for sensor in definitions.sensors] == ["inbox", "automation", "dead_runs"]
 
 

@@ -26,6 +26,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "": 86_400
 
 def verify_study(study: Study, *, deep: bool, repairing: bool, as_json: bool) -> int:
     """Checks the store against itself, its snapshot and Dagster's event log; exit code 1 when something is damaged."""
+    from pathassets.defs.keeping import examine
+
     session = Session(study)
     report = examine(session, deep=deep)
     deeds = _repair(session, report, deep) if repairing else None
@@ -43,20 +45,6 @@ def verify_study(study: Study, *, deep: bool, repairing: bool, as_json: bool) ->
     if deeds:
         say("now `pathassets run` makes what is missing")
     return code
-
-
-def examine(session: Session, *, deep: bool = False) -> Report:
-    """Every check there is; slides that somebody is working on are not judged."""
-    from pathassets.defs.event_log import check_event_log
-    from pathassets.steps.consistency import check_outcomes
-    from pathassets.store.verify import hush_busy, verify
-
-    report = verify(session.root, session.study.home, deep=deep)
-    findings = [*report.findings, *check_outcomes(session.root, report.census)]
-    if not any("slides/" in key for key in report.census.unreadable):  # what is not known cannot be compared
-        findings += check_event_log(session.study, report.census)
-    report.findings = hush_busy(session.root, findings)
-    return report
 
 
 def _print_verdict(report: Report, deep: bool) -> None:
@@ -121,17 +109,11 @@ def adopt_study(study: Study, *, dry_run: bool, as_json: bool) -> int:
 
 def collect_garbage(study: Study, *, older_than: str, dry_run: bool, as_json: bool) -> int:
     """Removes what nobody refers to and nobody has touched for so long."""
-    from pathassets.steps.session import weights_keys
-    from pathassets.store.census import take_census
-    from pathassets.store.compare import published_slides
-    from pathassets.store.garbage import find_waste, remove
+    from pathassets.steps.sweep import garbage, sweep
 
     session, age = Session(study), seconds_of(older_than)
-    root = session.root
-    census = take_census(root)
-    published = published_slides(root, study.home)
-    found = find_waste(root, census, age, published, weights_keys(study))
-    gone = found if dry_run else [waste for waste in found if remove(root, waste)]
+    found = garbage(session, age)
+    gone = found if dry_run else sweep(session, found)
     freed = sum(waste.size for waste in gone)
     if as_json:
         rows = [asdict(waste) | {"removed": not dry_run and waste in gone} for waste in found]

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
+from pathassets.core.cohort import MIN_GROUP_SLIDES, MIN_SLIDES, GroupEffect
+
 # A needle biopsy covers about a hundredth of the scanned glass, and round any tissue there is some glass.
 TISSUE_SHARE = (0.002, 0.95)
 # Fewer tiles cannot be grouped; a million would be the largest slides there are, at four times the usual magnification.
@@ -21,6 +23,15 @@ MAX_NORM_RATIO = 100.0
 MAX_DOMAIN_SHARE = 0.98
 MAX_DOMAINS_PER_TILE = 0.25
 MAX_SUM_ERROR = 1e-4
+# The usual limit of modified z-scores (Iglewicz and Hoaglin 1993): of normal numbers one in two thousand is beyond it.
+MAX_OUTLIER_SCORE = 3.5
+# A tenth of all differences between slides is what a change of scanner or stain makes at least, where one can be seen by
+# eye; by chance it comes about in small cohorts only, which is what p is for.
+MAX_GROUP_SHARE, MIN_P = 0.1, 0.01
+
+
+# slides that are named one by one
+SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -104,3 +115,34 @@ def sums_to_one(largest_error: float) -> Verdict:
     return Verdict(
         largest_error <= MAX_SUM_ERROR, f"sums differ from one by {largest_error:.2g}", {"largest_error": largest_error}
     )
+
+
+def outlier_slides(scores: Mapping[str, float] | None) -> Verdict:
+    """Judges a cohort by its slides that are unlike all others: slide -> modified z-score of how far its neighbours are."""
+    if scores is None:
+        return Verdict(True, f"fewer than {MIN_SLIDES} slides: nobody knows what is usual")
+    far = sorted((slide for slide in scores if scores[slide] > MAX_OUTLIER_SCORE), key=lambda slide: -scores[slide])
+    numbers: dict[str, float | int | str] = {"slides": len(scores), "outliers": len(far)}
+    numbers |= {slide: scores[slide] for slide in far[:SHOWN]}
+    return Verdict(not far, f"{len(far)} of {len(scores)} slides are unlike all others", numbers)
+
+
+def batch_effects(effects: Mapping[str, GroupEffect | None]) -> Verdict:
+    """Judges how much slides differ by how they were made: column -> what goes with it, None where nothing can be said."""
+    known = {column: effect for column, effect in effects.items() if effect is not None}
+    numbers: dict[str, float | int | str] = {}
+    for column, effect in known.items():
+        sizes = ", ".join(f"{group}: {size}" for group, size in effect.groups.items())
+        numbers |= {f"{column}_share": effect.share, f"{column}_p": effect.p, f"{column}_slides": sizes}
+    if not known:
+        return Verdict(True, f"no two groups of {MIN_GROUP_SLIDES} slides to compare")
+    bad = [column for column, e in known.items() if e.share > MAX_GROUP_SHARE and e.p <= MIN_P]
+    told = ", ".join(f"{column} {effect.share:.0%}" for column, effect in known.items())
+    return Verdict(not bad, f"share of the differences between slides that goes with {told}", numbers)
+
+
+def failed_slides(failures: Mapping[str, str]) -> Verdict:
+    """Judges a day by the slides that failed in it: slide -> what and why."""
+    numbers: dict[str, float | int | str] = {"failed": len(failures)}
+    numbers |= dict(sorted(failures.items())[:SHOWN])
+    return Verdict(not failures, f"{len(failures)} slides have failed since yesterday", numbers)

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from pathassets.core.checks import Verdict
 from pathassets.defs.partitions import SLIDES
 from pathassets.steps.chain import StepResult
 from pathassets.steps.checks import Check, checks_of, judge
+from pathassets.steps.cohort_checks import CohortCheck
 from pathassets.steps.nodes import Node
 from pathassets.steps.session import Session
 
@@ -51,3 +53,19 @@ def evaluations(session: Session, result: StepResult) -> Iterator[dg.AssetCheckE
 def severity_of(check: Check) -> dg.AssetCheckSeverity:
     """How bad it is when the check fails."""
     return dg.AssetCheckSeverity.ERROR if check.contradiction else dg.AssetCheckSeverity.WARN
+
+
+def cohort_specs(asset: Sequence[str], checks: Sequence[CohortCheck]) -> list[dg.AssetCheckSpec]:
+    """Checks on an unpartitioned asset, which is made from all slides."""
+    return [dg.AssetCheckSpec(check.name, asset=list(asset), description=check.description) for check in checks]
+
+
+def cohort_result(check: CohortCheck, verdict: Verdict) -> dg.AssetCheckResult:
+    """What a check found in all slides together: never more than a warning, the results are as they should be."""
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        passed=verdict.passed,
+        description=verdict.message,
+        metadata=dict(verdict.numbers),
+        severity=dg.AssetCheckSeverity.WARN,
+    )

@@ -9,9 +9,11 @@ import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs import describe
+from pathassets.defs.checks import cohort_result, cohort_specs
 from pathassets.defs.slide_assets import OWNERS, group_of, terms_key
 from pathassets.encoders import has_text
 from pathassets.recipes import Recipe
+from pathassets.steps.cohort_checks import FAILED_SLIDES, MAP_CHECKS, judge_day, judge_map
 from pathassets.steps.nodes import Step, chain
 
 RESULTS_KEY = dg.AssetKey(["results"])
@@ -67,14 +69,17 @@ def slide_map_asset(recipe: Recipe) -> dg.AssetsDefinition:
         freshness_policy=NIGHTLY_MADE,
         required_resource_keys={"study"},
         metadata=describe.columns("slide_map"),
+        check_specs=cohort_specs([*scope, "slide_map"], MAP_CHECKS),
     )
-    def _slide_map(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def _slide_map(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from pathassets.steps.slide_map import make_slide_map
 
         session = context.resources.study.session(context.run_id)
         result = make_slide_map(session, recipe)
         return dg.MaterializeResult(
-            metadata=describe.slide_map(session, recipe, result), data_version=dg.DataVersion(result.digest)
+            metadata=describe.slide_map(session, recipe, result),
+            data_version=dg.DataVersion(result.digest),
+            check_results=[cohort_result(check, verdict) for check, verdict in judge_map(session, recipe).items()],
         )
 
     return _slide_map
@@ -98,12 +103,15 @@ def results_asset(study: Study) -> dg.AssetsDefinition:
         pool="publish",
         freshness_policy=NIGHTLY_MADE,
         required_resource_keys={"study"},
+        check_specs=cohort_specs(RESULTS_KEY.path, [FAILED_SLIDES]),
     )
-    def _results(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def _results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from pathassets.steps.publish import publish_results
 
-        result = publish_results(context.resources.study.session(context.run_id))
-        return dg.MaterializeResult(metadata=describe.snapshot(result))
+        session = context.resources.study.session(context.run_id)
+        result = publish_results(session)
+        failed = cohort_result(FAILED_SLIDES, judge_day(session))
+        return dg.MaterializeResult(metadata=describe.snapshot(result), check_results=[failed])
 
     return _results
 

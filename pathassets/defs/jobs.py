@@ -11,6 +11,7 @@ from dagster._core.storage.tags import PRIORITY_TAG
 from pathassets.config import Study
 from pathassets.defs.cohort_assets import RESULTS_KEY
 from pathassets.defs.demands import demand_tags
+from pathassets.defs.keeping import nightly_check
 from pathassets.defs.loggers import log_config
 from pathassets.defs.partitions import QUICK, SLIDES
 from pathassets.steps.nodes import chain
@@ -24,7 +25,7 @@ def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
     """`slides`: a batch of slides through their chain; `cohort`: what needs all slides; `publish`: the snapshot."""
     slide_keys = [dg.AssetKey(list(node.key)) for node in chain(study)]
     slides = dg.AssetSelection.assets(*slide_keys)
-    results = dg.AssetSelection.assets(RESULTS_KEY)
+    results = dg.AssetSelection.assets(RESULTS_KEY) - nightly_check()
     return [
         dg.define_asset_job(
             SLIDES_JOB,
@@ -36,7 +37,7 @@ def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(
             COHORT_JOB,
-            selection=dg.AssetSelection.all() - slides,
+            selection=dg.AssetSelection.all() - slides - nightly_check(),
             config=log_config(),
             description="Term embeddings, slide maps, and then the snapshot.",
         ),

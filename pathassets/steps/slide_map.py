@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pathassets.core.cohort import outlier_scores
 from pathassets.core.slide_map import layout
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.made_from import MAP_LIBRARIES
 from pathassets.steps.session import Session, study_made_by
 
-SLIDE_MAP_VERSION = 1
+SLIDE_MAP_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ def make_slide_map(session: Session, recipe: Recipe) -> SlideMap:
     """Lays out the slides that have a current vector and writes the table `slide_map`."""
     frame = current_vectors(session, recipe)
     made_from = map_digest(recipe, frame)
-    maps = layout(np.asarray(frame["vector"].to_list(), np.float32)) if len(frame) else {}
+    vectors = np.asarray(frame["vector"].to_list(), np.float32)
+    maps = layout(vectors) if len(frame) else {}
+    found = outlier_scores(vectors) if len(frame) else None
+    scores = [None] * len(frame) if found is None else found.tolist()
     made = study_made_by(
         session,
         made_from,
@@ -56,9 +60,9 @@ def make_slide_map(session: Session, recipe: Recipe) -> SlideMap:
         libraries=MAP_LIBRARIES,
     )
     rows = [
-        _row(recipe, slide, method, xy, made)
+        _row(recipe, slide, method, xy, score, made)
         for method, points in maps.items()
-        for slide, xy in zip(frame.iter_rows(named=True), points, strict=True)
+        for slide, xy, score in zip(frame.iter_rows(named=True), points, scores, strict=True)
     ]
     session.tables.write("slide_map", rows, slide_id=None, part=recipe_part(recipe))
     return SlideMap(len(frame), tuple(maps), made_from)
@@ -83,7 +87,9 @@ def load_slide_map(session: Session, recipe: Recipe) -> SlideMap | None:
     return SlideMap(frame["slide_id"].n_unique(), methods, frame["digest"][0])
 
 
-def _row(recipe: Recipe, slide: dict[str, Any], method: str, xy: np.ndarray, made: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    recipe: Recipe, slide: dict[str, Any], method: str, xy: np.ndarray, score: float | None, made: dict[str, Any]
+) -> dict[str, Any]:
     return {
         **made,
         "slide_id": slide["slide_id"],
@@ -91,5 +97,6 @@ def _row(recipe: Recipe, slide: dict[str, Any], method: str, xy: np.ndarray, mad
         "method": method,
         "x": float(xy[0]),
         "y": float(xy[1]),
+        "outlier_score": score,
         "embeddings_digest": slide["embeddings_digest"],
     }
