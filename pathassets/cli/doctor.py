@@ -52,7 +52,7 @@ def diagnose(study: Study) -> Iterator[Line]:
     yield from _machine(study)
     yield _tried("devices" if "," in study.device else "device", lambda: _device(study))
     for recipe in study.recipes:
-        yield _tried(f"weights of {recipe.key}", partial(_weights, recipe))
+        yield _tried(f"weights of {recipe.key}", partial(_weights, study, recipe))
     yield from _dagster(study)
     yield _tried("alerts", _alerts)
 
@@ -198,16 +198,16 @@ def _device(study: Study) -> str:
     return check_device(study.device)
 
 
-def _weights(recipe: Recipe) -> str:
-    from pathassets.encoders import weights_digest
+def _weights(study: Study, recipe: Recipe) -> str:
+    from pathassets.encoders import check_access, check_licence, get_card
 
-    found = weights_digest(
+    check_licence(get_card(recipe.encoder, recipe.encoder_kwargs), study.licences)
+    return check_access(
         recipe.encoder,
         weights=recipe.weights,
         random_weights=recipe.random_weights,
         encoder_kwargs=recipe.encoder_kwargs,
     )
-    return found[:16]
 
 
 # -- Dagster -----------------------------------------------------------------------------------------------------------

@@ -95,13 +95,21 @@ def print_encoders(name: str | None, *, as_json: bool) -> None:
     from pathassets.encoders import get_card, list_cards, weights_are_here
 
     cards = [get_card(name)] if name else list_cards()
-    rows = [{**card.to_row(), "weights": "here" if weights_are_here(card.name) else "missing"} for card in cards]
+    rows = [
+        {**card.to_row(), "pipeline": list(card.pipeline), "weights": _whether_here(weights_are_here(card.name))}
+        for card in cards
+    ]
     if as_json:
         print_json(rows)
     elif name:
-        for field, value in rows[0].items():
+        for field, value in {**rows[0], "terms": cards[0].terms, "pipeline": " → ".join(cards[0].pipeline)}.items():
             say(f"{field:15} {'' if value is None else value}")
     else:
-        columns = ("name", "dim", "tile_px", "mpp", "has_text", "licence", "gated", "weights", "description")
-        print_rows(rows, columns)
-        say("any timm model by name: timm/resnet50, timm/vit_small_patch16_224, ...")
+        print_rows(rows, ("name", "dim", "tile_px", "mpp", "params_m", "pooling", "licence", "gated", "weights"))
+        say(
+            "`pathassets encoders NAME` shows a whole card; also by name: timm/resnet50, resnet50_imagenet, exported (docs/encoders.md)"
+        )
+
+
+def _whether_here(here: bool) -> str:
+    return "here" if here else "missing"

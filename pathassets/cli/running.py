@@ -93,13 +93,15 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
 
 def _check_asked_for(request: Request) -> None:
     """Refuses an encoder that cannot be had before it is written into the settings."""
-    from pathassets.encoders import load_encoder, weights_digest
+    from pathassets.encoders import check_licence, get_card, load_encoder, weights_digest
 
     if request.weights and len(request.encoders) != 1:
         raise ConfigError(
             "--weights goes with exactly one --encoder", remedy="Name the encoder whose weights they are."
         )
     for name in request.encoders:
+        if not request.random_weights:
+            check_licence(get_card(name), study_of(request).licences)
         weights_digest(name, weights=request.weights, random_weights=request.random_weights, download=True)
         if request.weights:
             load_encoder(name, weights=request.weights, device="cpu")  # a file that is no weights is refused here

@@ -87,23 +87,31 @@ class Encoder:
         self._require_text()
         return float(self.card.logit_scale or 1.0)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray, preprocess: bool = True) -> np.ndarray:
         """Embeds tiles.
 
         Args:
-            images: uint8 RGB (n, h, w, 3), any n; one tile (h, w, 3) is taken as n = 1.
+            images: uint8 RGB (n, h, w, 3), any n; one tile (h, w, 3) is taken as n = 1. Without preprocessing: what the
+                network sees, float (n, 3, input_px, input_px), normalised by the caller.
+            preprocess: Whether the card's pipeline is applied.
 
         Returns:
             float32 (n, dim).
 
         Raises:
-            EncoderError: `encoder_failed` when the array is no batch of RGB tiles.
+            EncoderError: `encoder_failed` when the array is no batch of RGB tiles, or of the network's inputs.
         """
-        images = checked(images)
+        images = checked(images) if preprocess else inputs_checked(images)
+        encode = self.encode if preprocess else self._vectors
         step = min(CALL_BATCH, self.compiled_for or CALL_BATCH)
         batches = (np.array(images[k : k + step]) for k in range(0, len(images), step))
-        parts = [self.encode(torch.from_numpy(batch).to(self.device)).cpu().numpy() for batch in batches]
+        parts = [encode(torch.from_numpy(batch).to(self.device)).cpu().numpy() for batch in batches]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+
+    def inputs(self, images: np.ndarray) -> np.ndarray:
+        """What the network sees of tiles, uint8 RGB (n, h, w, 3): float32 (n, 3, input_px, input_px)."""
+        tiles = torch.from_numpy(np.array(checked(images))).to(self.device)
+        return self._preprocess(tiles).float().cpu().numpy()
 
     def encode(self, tiles: Tensor) -> Tensor:
         """One forward pass, without copies between devices.
@@ -115,10 +123,14 @@ class Encoder:
             float32 (n, dim) on the same device.
         """
         with torch.inference_mode():
-            features = self._forward(self._preprocess(tiles))
-        if features.shape != (len(tiles), self.dim):
+            return self._vectors(self._preprocess(tiles))
+
+    def _vectors(self, inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            features = self._forward(inputs.to(torch_dtype(self.precision)))
+        if features.shape != (len(inputs), self.dim):
             raise EncoderError(
-                f"{self.card.name} gave {tuple(features.shape)} for {len(tiles)} tiles; its card says {self.dim} numbers each",
+                f"{self.card.name} gave {tuple(features.shape)} for {len(inputs)} tiles; its card says {self.dim} numbers each",
                 reason=Reason.ENCODER_FAILED,
                 remedy="Correct the card, or the pooling of the network.",
             )
@@ -208,3 +220,20 @@ def checked(images: np.ndarray) -> np.ndarray:
             remedy="Pass tiles as they are read, values 0 to 255; the encoder normalises them itself.",
         )
     return images
+
+
+def inputs_checked(images: np.ndarray) -> np.ndarray:
+    """`images` as a batch of what a network sees: float32 (n, 3, h, w).
+
+    Raises:
+        EncoderError: `encoder_failed` when it is none.
+    """
+    images = np.asarray(images)
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] != 3 or not np.issubdtype(images.dtype, np.floating):
+        raise EncoderError(
+            f"without preprocessing an encoder takes floats of shape (n, 3, h, w), not {images.dtype} {images.shape}",
+            reason=Reason.ENCODER_FAILED,
+            remedy="Normalise tiles as the card's pipeline says, or leave `preprocess` on.",
+        )
+    return images.astype(np.float32, copy=False)

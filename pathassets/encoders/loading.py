@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathassets.encoders import hub
 from pathassets.encoders.device import resolve_devices
-from pathassets.encoders.precision import is_good_at_bf16, resolve_precision
-from pathassets.encoders.registry import EncoderSpec, get_spec
+from pathassets.encoders.licences import tell_terms
+from pathassets.encoders.precision import Precision, is_good_at_bf16, resolve_precision
+from pathassets.encoders.registry import EncoderSpec, get_card, get_spec
 from pathassets.encoders.weights import (
     file_sha256,
     find_weights,
     load_strict,
     local_file,
+    locate_weights,
     random_digest,
     random_seed,
     read_state,
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     import torch
 
     from pathassets.encoders.encoder import Encoder
+
+NAMES_SHOWN = 4
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +56,8 @@ def load_encoder(
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; of several (`cuda:0,cuda:1`) the encoder is on the first, and
             computes in what suits all of them.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        **encoder_kwargs: `mean`, `std`, `interpolation`, `resize`, `crop` override the card's preprocessing;
+        **encoder_kwargs: `mean`, `std`, `interpolation`, `antialias`, `resize`, `crop` override the card's preprocessing;
+            `layers` (names of modules) and `layer_pool` (`avg`, `max`, `none`) take features of inner layers, side by side;
             all others are the network's own arguments (`pad_type="same"`).
 
     Raises:
@@ -60,30 +66,72 @@ def load_encoder(
     from pathassets.encoders.encoder import Encoder
 
     devices = resolve_devices(device)
-    how = resolve_precision(precision, *devices)
     spec = get_spec(name, encoder_kwargs)
+    # A program in a file computes in what it was saved in.
+    how: Precision = "fp32" if spec.opens is not None else resolve_precision(precision, *devices)
+    dropped: list[str] = []
     if random_weights:
-        network, sha256, dropped = _random_network(name, spec), random_digest(name, encoder_kwargs), []
+        network, sha256 = _random_network(name, spec), random_digest(name, encoder_kwargs)
         log.warning("%s has random weights: its embeddings mean nothing", spec.card.name)
     else:
-        path = local_file(weights, name) if weights is not None else find_weights(spec.card, download=True)
-        network = spec.build()
-        dropped = load_strict(network, read_state(path), spec, path)
-        sha256 = file_sha256(path)
-    if dropped:
-        log.info("%s: left out %s, which only a classifier needs", spec.card.name, ", ".join(dropped))
+        network, sha256, dropped = _trained(name, spec, weights)
     return Encoder(
-        spec.card, network, device=devices[0], precision=how, weights_sha256=sha256, dropped=dropped, devices=devices
+        spec.card,
+        spec.wrap(network),
+        device=devices[0],
+        precision=how,
+        weights_sha256=sha256,
+        dropped=dropped,
+        devices=devices,
     )
 
 
+def _trained(name: str, spec: EncoderSpec, weights: str | Path | None) -> tuple[torch.nn.Module, str, list[str]]:
+    """The network with its weights, their hash, and what of the file it had no use for."""
+    tell_terms(spec.card)
+    path = local_file(weights, name) if weights is not None else find_weights(spec.card, download=True)
+    if spec.opens is not None:
+        return spec.opens(path), file_sha256(path), []
+    network = spec.build()
+    dropped = load_strict(network, read_state(path), spec, path)
+    if dropped:
+        shown = ", ".join(dropped[:NAMES_SHOWN]) + (", …" if len(dropped) > NAMES_SHOWN else "")
+        log.info("%s: left out %d tensors that an encoder does not need: %s", spec.card.name, len(dropped), shown)
+    return network, file_sha256(path), dropped
+
+
 def weights_are_here(name: str, *, weights: str | None = None, encoder_kwargs: Mapping[str, Any] | None = None) -> bool:
-    """Whether an encoder could be loaded now, without the network."""
+    """Whether an encoder could be loaded now, without the network; looks for the file and does not read it."""
     try:
-        weights_digest(name, weights=weights, encoder_kwargs=encoder_kwargs)
+        if weights is not None:
+            return local_file(weights, name).is_file()
+        return locate_weights(get_card(name, encoder_kwargs)) is not None
     except EncoderError:
         return False
-    return True
+
+
+def check_access(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    random_weights: bool = False,
+    encoder_kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    """Whether a run would get its weights: hashes what is here, and asks the hub about what is not, without fetching it.
+
+    Returns:
+        In words: the beginning of the weights' hash, or who would give them; and the licence.
+
+    Raises:
+        EncoderError: `weights_missing` with what to do, before a night's run finds out.
+    """
+    card = get_card(name, encoder_kwargs)
+    if random_weights or weights is not None or locate_weights(card) is not None:
+        digest = weights_digest(name, weights=weights, random_weights=random_weights, encoder_kwargs=encoder_kwargs)
+        found = digest[:16]
+    else:
+        found = hub.access(card)
+    return found if random_weights else f"{found}; {card.terms}"
 
 
 def check_device(names: str) -> str:

@@ -63,8 +63,7 @@ class Preprocess:
         height, width = images.shape[-2:]
         if self.card.crop == "squash":
             return self._resized(images, edge, edge)
-        share = self.card.resize_px / min(height, width)
-        return _center(self._resized(images, round(height * share), round(width * share)), edge)
+        return _center(self._resized(images, *_shorter_edge(height, width, self.card.resize_px)), edge)
 
     def _resized(self, images: Tensor, height: int, width: int) -> Tensor:
         if images.shape[-2:] == (height, width):
@@ -72,11 +71,21 @@ class Preprocess:
         how = self.card.interpolation
         if how == "nearest":
             return functional.interpolate(images, (height, width), mode="nearest-exact")
-        smooth = functional.interpolate(images, (height, width), mode=how, antialias=True, align_corners=False)
+        smooth = functional.interpolate(
+            images, (height, width), mode=how, antialias=self.card.antialias, align_corners=False
+        )
         # Whole grey levels, as the image libraries that networks were trained with give them.
         return smooth.round_().clamp_(0, 255)
 
 
+def _shorter_edge(height: int, width: int, edge: int) -> tuple[int, int]:
+    """The size whose shorter edge is `edge`; the longer one is rounded down, as torchvision does."""
+    if height <= width:
+        return edge, int(edge * width / height)
+    return int(edge * height / width), edge
+
+
 def _center(images: Tensor, edge: int) -> Tensor:
-    top, left = ((side - edge) // 2 for side in images.shape[-2:])
+    """The middle square; halves are rounded to even, as torchvision does."""
+    top, left = (round((side - edge) / 2) for side in images.shape[-2:])
     return images[..., top : top + edge, left : left + edge]

@@ -1,8 +1,9 @@
 """Which encoders there are: cards by name, without loading torch for any of them.
 
 Belongs here: names, cards, where a family lives, plug-ins. Does not belong: building networks, weights.
-A family is a module (or any object) with `card()` and `build()`; those of the package are listed below, others are found
-through the entry point group `pathassets.encoders`, loaded on first use. Any timm model is reached as `timm/<name>`.
+A family is a module (or any object) with `card()` and `build()`: the package's own, the entries of `zoo.toml`, and those found
+through the entry point group `pathassets.encoders`, loaded on first use. Any timm model is reached as `timm/<name>`, torchvision's
+ImageNet networks as `<name>_imagenet`, a network in a file as `exported`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from pathassets.encoders import zoo
 from pathassets.encoders.card import EncoderCard
 from pathassets.errors import EncoderError, Reason, UnknownEncoderError
 
@@ -24,14 +27,16 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "pathassets.encoders"
 TIMM_PREFIX = "timm/"
 BUILTIN = ("pathassets.encoders.demo_vlm",)
-# These change what the tiles look like to the network; everything else in `encoder_kwargs` goes to the network itself.
-PREPROCESSING = ("mean", "std", "interpolation", "resize", "crop")
+# These change what the tiles look like to the network.
+PREPROCESSING = ("mean", "std", "interpolation", "antialias", "resize", "crop")
+# These choose what of the network's activations becomes a vector; everything else in `encoder_kwargs` is the network's own.
+LAYERS = ("layers", "layer_pool")
 
 Kwargs = Mapping[str, Any]
 
 
 class Family(Protocol):
-    """What a module offers that brings an encoder."""
+    """What a module offers that brings an encoder; `rename` and `heads` (see `EncoderSpec`) if it likes."""
 
     def card(self) -> EncoderCard:
         """The encoder's card; must not import torch."""
@@ -42,19 +47,23 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A card, how to build its network, and how to read older weight files.
+    """A card, how to build its network, and how to read weight files of other layouts.
 
     Attributes:
         card: The card, with the user's preprocessing in it.
         build: Gives the network with untrained weights.
         rename: Turns a checkpoint's keys into the network's, where files of another layout are common.
-        heads: Prefixes of classifier weights that a file may hold and an encoder has no use for.
+        heads: Prefixes of weights that a file may hold and an encoder has no use for.
+        opens: Gives the network of a file, where the file is the network.
+        wrap: Puts something around the network when it has its weights.
     """
 
     card: EncoderCard
     build: Callable[[], torch.nn.Module]
     rename: Callable[[dict[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]] | None = None
     heads: tuple[str, ...] = ()
+    opens: Callable[[Path], torch.nn.Module] | None = None
+    wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda network: network
 
 
 def list_cards() -> list[EncoderCard]:
@@ -73,8 +82,13 @@ def get_card(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderCard:
 
 def has_text(name: str) -> bool:
     """Whether an encoder has a text tower; answered without torch."""
-    family = _families().get(name)
+    family = _families().get(canonical(name))
     return family.card().has_text if family is not None else False
+
+
+def canonical(name: str) -> str:
+    """Our name for what another framework calls `name`; any other name as it is."""
+    return name if name in _families() else zoo.aliases().get(name, name)
 
 
 def get_spec(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderSpec:
@@ -82,23 +96,55 @@ def get_spec(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderSpec:
 
     Raises:
         UnknownEncoderError: No encoder has this name; the nearest names are given.
+        EncoderError: An argument is impossible.
     """
     kwargs = dict(encoder_kwargs or {})
     overrides = {key: kwargs.pop(key) for key in PREPROCESSING if key in kwargs}
+    layers = {key: kwargs.pop(key) for key in LAYERS if key in kwargs}
+    spec = _spec(canonical(name), kwargs)
+    spec = replace(spec, card=override_card(spec.card, overrides))
+    if not layers:
+        return spec
+    from pathassets.encoders.layers import with_layers
+
+    return with_layers(spec, layers.get("layers"), layers.get("layer_pool", "avg"))
+
+
+def _spec(name: str, kwargs: dict[str, Any]) -> EncoderSpec:
     family = _families().get(name)
     if family is not None:
-        card = override_card(family.card(), overrides)
-        return EncoderSpec(card=card, build=lambda: family.build(**kwargs))
-    from pathassets.encoders import timm_models
+        return _of_family(family, kwargs)
+    from pathassets.encoders import exported, timm_models, torchvision_models
 
-    spec = timm_models.spec(name.removeprefix(TIMM_PREFIX), kwargs)
+    if name == exported.NAME:
+        return exported.spec(kwargs)
+    name = torchvision_models.elsewhere(name) or name
+    if name.endswith(torchvision_models.SUFFIX) or name.startswith(torchvision_models.PREFIX):
+        known = torchvision_models.known(name)
+        spec = torchvision_models.spec(known, kwargs) if known else None
+    else:
+        spec = timm_models.spec(name.removeprefix(TIMM_PREFIX), kwargs)
+        if spec is None and not name.startswith(TIMM_PREFIX) and torchvision_models.known(name):
+            spec = torchvision_models.spec(name, kwargs)
     if spec is None:
-        raise unknown(name, [*_families(), *timm_models.names()])
-    return EncoderSpec(override_card(spec.card, overrides), spec.build, spec.rename, spec.heads)
+        raise unknown(name, [*_families(), *zoo.aliases(), *timm_models.names()])
+    return spec
+
+
+def _of_family(family: Family, kwargs: dict[str, Any]) -> EncoderSpec:
+    card = family.card()
+    if isinstance(family, zoo.ZooEncoder) and "img_size" in kwargs:
+        card = replace(card, input_px=int(kwargs["img_size"]), resize=0)
+    return EncoderSpec(
+        card=card,
+        build=lambda: family.build(**kwargs),
+        rename=getattr(family, "rename", None),
+        heads=tuple(getattr(family, "heads", ())),
+    )
 
 
 def override_card(card: EncoderCard, overrides: Kwargs) -> EncoderCard:
-    """`card` with other preprocessing.
+    """`card` with other preprocessing; `resize = true` is the network's own input size.
 
     Raises:
         EncoderError: `config_invalid` when a value is impossible.
@@ -108,18 +154,39 @@ def override_card(card: EncoderCard, overrides: Kwargs) -> EncoderCard:
     }
     if fields.get("interpolation", card.interpolation) not in ("bilinear", "bicubic", "nearest"):
         raise _invalid(f"interpolation {fields['interpolation']!r} is not bilinear, bicubic or nearest")
+    if fields.get("crop", card.crop) not in ("center", "squash"):
+        raise _invalid(f"crop {fields['crop']!r} is not center or squash")
     if any(len(fields[key]) != 3 for key in ("mean", "std") if key in fields):
         raise _invalid("mean and std are three numbers each: red, green, blue in 0..1")
+    if not isinstance(fields.get("antialias", True), bool):
+        raise _invalid("antialias is true or false")
+    if "resize" in fields:
+        fields["resize"] = _edge(fields["resize"])
     try:
         return replace(card, **fields)
     except ValueError as error:
         raise _invalid(str(error)) from error
 
 
+def _edge(resize: Any) -> int:
+    if resize is True:
+        return 0
+    if not isinstance(resize, int) or resize is False:
+        raise _invalid(f"resize {resize!r} is neither a number of pixels nor true, the network's input size")
+    return resize
+
+
 def unknown(name: str, candidates: list[str]) -> UnknownEncoderError:
-    """The error for a name that no card has, with the nearest ones."""
+    """The error for a name that no card has, with the nearest ones; known ones that cannot be built are said to be so."""
     bare = name.removeprefix(TIMM_PREFIX)
-    near = difflib.get_close_matches(bare, candidates, n=3, cutoff=0.5)
+    why = zoo.not_here().get(bare.lower())
+    if why is not None:
+        return UnknownEncoderError(
+            f"{name!r} cannot be built here: {why}",
+            reason=Reason.ENCODER_UNKNOWN,
+            remedy='Save it with torch.export.save where it runs, then `encoder = "exported"` with `weights = "FILE"`.',
+        )
+    near = list(dict.fromkeys(difflib.get_close_matches(bare.lower(), candidates, n=3, cutoff=0.5)))
     hint = f"Did you mean {', '.join(near)}? " if near else ""
     return UnknownEncoderError(
         f"no encoder is called {name!r}",
@@ -131,7 +198,8 @@ def unknown(name: str, candidates: list[str]) -> UnknownEncoderError:
 @cache
 def _families() -> dict[str, Family]:
     families = [cast(Family, importlib.import_module(module)) for module in BUILTIN]
-    found = {family.card().name: family for family in families}
+    found: dict[str, Family] = {family.card().name: family for family in families}
+    found |= zoo.encoders()
     for point in entry_points(group=ENTRY_POINT_GROUP):
         family = _load(point)
         name = family.card().name

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathassets.encoders.card import EncoderCard, Interpolation, Rgb
 from pathassets.encoders.registry import TIMM_PREFIX, EncoderSpec
+from pathassets.encoders.zoo import UNUSED
 from pathassets.errors import EncoderError, Reason
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _card(name: str, frozen: tuple[tuple[str, Any], ...]) -> EncoderCard:
     return EncoderCard(
         name=f"{TIMM_PREFIX}{name}",
         family="timm",
+        architecture=config.architecture or name,
         dim=_width(name, model, size),
         input_px=size,
         description=f"timm's {config.architecture}{tag}: a general vision model.",
@@ -137,12 +139,17 @@ def _width(name: str, model: torch.nn.Module, size: int) -> int:
 
 
 def _renamed(name: str, state: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """timm's own translation of older checkpoints (key names, position embeddings of another size)."""
+    """Training's wrapping taken off, then timm's own translation of older checkpoints (names, sizes of position embeddings)."""
     from timm.models import model_entrypoint
+
+    from pathassets.encoders.selfsup import encoder_of
 
     module = sys.modules[model_entrypoint(name).__module__]
     translate = getattr(module, "checkpoint_filter_fn", None)
-    return dict(translate(state, model)) if translate is not None else state
+    found = encoder_of(state, set(model.state_dict()))
+    unused = {key: value for key, value in found.items() if key.startswith(UNUSED)}
+    used = {key: value for key, value in found.items() if key not in unused}
+    return {**(translate(used, model) if translate is not None else used), **unused}
 
 
 def _heads(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:

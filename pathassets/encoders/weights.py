@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import Namespace
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathassets.encoders import hub
 from pathassets.encoders.card import EncoderCard
-from pathassets.encoders.registry import TIMM_PREFIX, EncoderSpec, get_card
+from pathassets.encoders.registry import TIMM_PREFIX, EncoderSpec, canonical, get_card
+from pathassets.encoders.zoo import UNUSED
 from pathassets.errors import EncoderError, Reason
 
 if TYPE_CHECKING:
     import torch
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 # Checkpoints of training runs wrap the weights; these are the names that are in use.
 WRAPPERS = ("state_dict", "model", "teacher", "model_state_dict")
 KEYS_SHOWN = 5
 HASH_CHUNK = 1 << 22
-HUB_SECONDS = 10.0
 
 
 def weights_digest(
@@ -61,14 +62,14 @@ def weights_digest(
 
 def random_digest(name: str, encoder_kwargs: Mapping[str, Any]) -> str:
     """Identity of untrained weights: they follow from the name, the arguments and the libraries that draw them."""
-    bare = name.removeprefix(TIMM_PREFIX)
+    bare = canonical(name).removeprefix(TIMM_PREFIX)
     parts = [bare, dict(encoder_kwargs), version("torch"), version("timm")]
     return "random-" + hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def random_seed(name: str) -> int:
     """Seed of an encoder's untrained weights: the same name gives the same network everywhere."""
-    return int(hashlib.sha256(name.removeprefix(TIMM_PREFIX).encode()).hexdigest()[:8], 16)
+    return int(hashlib.sha256(canonical(name).removeprefix(TIMM_PREFIX).encode()).hexdigest()[:8], 16)
 
 
 def file_sha256(path: Path) -> str:
@@ -94,27 +95,30 @@ def local_file(weights: str | Path, name: str) -> Path:
     """
     path = Path(weights).expanduser()
     if path.is_dir():
-        path = next((path / file for file in HUB_FILES if (path / file).is_file()), path / HUB_FILES[0])
+        path = next((path / file for file in hub.HUB_FILES if (path / file).is_file()), path / hub.HUB_FILES[0])
     if not path.is_file():
-        raise _missing(f"the weights of {name} are not at {path}", "Correct the path in `weights`.")
+        raise hub.missing(f"the weights of {name} are not at {path}", "Correct the path in `weights`.")
     return path
 
 
+def locate_weights(card: EncoderCard) -> Path | None:
+    """Where the card's own weights are on this machine, without reading them; None when they are not here."""
+    if card.hub_id is None and card.url is None and card.file is not None:
+        path = Path(__file__).parent / card.file
+        return path if path.is_file() else None
+    return hub.cached(card)
+
+
 def find_weights(card: EncoderCard, *, download: bool) -> Path:
-    """The card's own weights: shipped with the package, in the hub's cache, or (if allowed) downloaded.
+    """The card's own weights: shipped with the package, in a cache, or (if allowed) downloaded.
 
     Raises:
         EncoderError: `weights_missing` with what to do; `weights_mismatch` when the file is not the card's.
     """
-    if card.hub_id is None:
-        if card.file is None:
-            raise _missing(f"{card.name} has no public weights", _own_file(card))
-        path = Path(__file__).parent / card.file
-        if not path.is_file():
-            raise _missing(f"{card.name}: {path} is not there", "Install pathassets again.")
-    else:
-        path = _from_hub(card, download=download)
-    if card.sha256 is not None and file_sha256(path) != card.sha256:
+    path = locate_weights(card)
+    if path is None:
+        path = _fetched(card, download=download)
+    if card.sha256 is not None and not file_sha256(path).startswith(card.sha256):
         found, wanted = file_sha256(path)[:12], card.sha256[:12]
         raise EncoderError(
             f"{path} is not the file that the card of {card.name} describes: its SHA-256 is {found}…, not {wanted}…",
@@ -124,42 +128,15 @@ def find_weights(card: EncoderCard, *, download: bool) -> Path:
     return path
 
 
-def _from_hub(card: EncoderCard, *, download: bool) -> Path:
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    files = (card.file,) if card.file else HUB_FILES
-    cached = next((path for path in (_cached(card, file) for file in files) if path is not None), None)
-    if cached is not None:
-        return cached
-    if not download or HF_HUB_OFFLINE:
-        raise _missing(f"the weights of {card.name} ({card.hub_id}) are not in the hub's cache", _own_file(card))
-    return _downloaded(card, files)
-
-
-def _downloaded(card: EncoderCard, files: tuple[str, ...]) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import GatedRepoError
-
-    repository = str(card.hub_id)
-    try:
-        # Asked first: without a network this says so at once, where a download tries again for most of a minute.
-        there = {file.rfilename for file in HfApi().model_info(repository, timeout=HUB_SECONDS).siblings or ()}
-        file = next((file for file in files if file in there), None)
-        if file is not None:
-            return Path(hf_hub_download(repository, file))
-    except GatedRepoError as error:
-        fix = f"Accept its terms at https://huggingface.co/{repository}, then `hf auth login`."
-        raise _missing(f"{repository} is gated and this account has no access", fix) from error
-    except Exception as error:  # no network fails in a dozen ways, with one remedy
-        raise _missing(f"{repository} cannot be fetched: {type(error).__name__}", _own_file(card)) from error
-    raise _missing(f"{repository} holds none of {', '.join(files)}", _own_file(card))
-
-
-def _cached(card: EncoderCard, file: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(str(card.hub_id), file)
-    return Path(found) if isinstance(found, str) else None
+def _fetched(card: EncoderCard, *, download: bool) -> Path:
+    if card.hub_id is None and card.url is None:
+        if card.file is not None:
+            raise hub.missing(f"{card.name}: {card.file} is not in the package", "Install pathassets again.")
+        raise hub.missing(f"{card.name} has no public weights", hub.own_file(card))
+    if not download:
+        where = card.hub_id or card.url
+        raise hub.missing(f"the weights of {card.name} ({where}) are not in the hub's cache", hub.own_file(card))
+    return hub.fetched(card)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -175,7 +152,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors" or not _is_torch_file(path):
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # DINO, MAE and others save their arguments beside the weights: names and values, no code.
+        with torch.serialization.safe_globals([Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise _unreadable(path, f"it is no safetensors file: {error}") from error
     except Exception as error:  # torch raises whatever its unpickler meets
@@ -217,9 +196,9 @@ def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: En
         EncoderError: `weights_mismatch`, with what is missing, left over or of another shape.
     """
     wanted = model.state_dict()
-    if _mismatch(wanted, _without_heads(state, wanted, spec)) and spec.rename is not None:
-        state = spec.rename(state, model)
-    fitting = _without_heads(state, wanted, spec)
+    if spec.rename is not None and _mismatch(wanted, _counted(_without_heads(state, wanted, spec), wanted)):
+        state = _renamed(state, model, spec, path)
+    fitting = _counted(_without_heads(state, wanted, spec), wanted)
     problems = _mismatch(wanted, fitting)
     if problems:
         raise EncoderError(
@@ -228,11 +207,34 @@ def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: En
             remedy="Check that the file belongs to this architecture and that `encoder_kwargs` are those it was trained with.",
         )
     model.load_state_dict(fitting, strict=True)
-    return sorted(set(state) - set(fitting))
+    return sorted(key.removeprefix(UNUSED) for key in set(state) - set(fitting))
+
+
+def _renamed(
+    state: dict[str, torch.Tensor], model: torch.nn.Module, spec: EncoderSpec, path: Path
+) -> dict[str, torch.Tensor]:
+    """The file's tensors under the network's names; a file that is of another layout altogether is told by its own names."""
+    assert spec.rename is not None
+    try:
+        return spec.rename(state, model)
+    except (KeyError, ValueError, IndexError, RuntimeError, StopIteration) as error:
+        raise EncoderError(
+            f"{path} does not fit {spec.card.name}: it is not laid out as {spec.card.key_map or 'the network'}; "
+            f"it holds {_some(list(state))}",
+            reason=Reason.WEIGHTS_MISMATCH,
+            remedy="Check that the file belongs to this encoder.",
+        ) from error
+
+
+def _counted(state: dict[str, Any], wanted: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Files from before torch counted batches lack the counters, which nothing but training reads."""
+    return {**{key: wanted[key] for key in wanted if key.endswith(".num_batches_tracked")}, **state}
 
 
 def _without_heads(state: dict[str, Any], wanted: Mapping[str, Any], spec: EncoderSpec) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key in wanted or not key.startswith(spec.heads or ("\0",))}
+    """The tensors that must find a place in the network."""
+    heads = (*spec.heads, UNUSED)
+    return {key: value for key, value in state.items() if key in wanted or not key.startswith(heads)}
 
 
 def _mismatch(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
@@ -257,16 +259,7 @@ def _card_without_timm(name: str) -> EncoderCard | None:
     if not name.startswith(TIMM_PREFIX) or "." not in bare:
         return None
     card = EncoderCard(name=name, dim=1, input_px=1, description="", hub_id=f"timm/{bare}")
-    return card if any(_cached(card, file) for file in HUB_FILES) else None
-
-
-def _own_file(card: EncoderCard) -> str:
-    hub = f"Fetch them once with `hf download {card.hub_id}`, or name" if card.hub_id else "Name"
-    return f'{hub} a local file with `weights = "FILE"` in the recipe; for a trial take `--random-weights`.'
-
-
-def _missing(message: str, remedy: str) -> EncoderError:
-    return EncoderError(message, reason=Reason.WEIGHTS_MISSING, remedy=remedy)
+    return card if hub.cached(card) else None
 
 
 def _unreadable(path: Path, why: str) -> EncoderError:

@@ -134,6 +134,7 @@ class Session:
     def _load(self, recipe: Recipe) -> Encoder:
         from pathassets.encoders import load_encoder
 
+        self._check_licence(recipe)
         return load_encoder(
             recipe.encoder,
             weights=recipe.weights,
@@ -143,10 +144,18 @@ class Session:
             **recipe.encoder_kwargs,
         )
 
+    def _check_licence(self, recipe: Recipe) -> None:
+        """Refuses weights that `licences` does not allow, before they are fetched or used."""
+        from pathassets.encoders import check_licence, get_card
+
+        if self.study.licences and not recipe.random_weights:
+            check_licence(get_card(recipe.encoder, recipe.encoder_kwargs), self.study.licences)
+
     def weights_sha256(self, recipe: Recipe, *, download: bool = False) -> str:
         """What identifies the recipe's weights, without building the network; noted for `remembered_weights`."""
         from pathassets.encoders import weights_digest
 
+        self._check_licence(recipe)
         found = weights_digest(
             recipe.encoder,
             weights=recipe.weights,

@@ -1,0 +1,114 @@
+"""Licences: a study may allow some only, terms are told once before the first use, access is asked for before a night's run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError
+
+from pathassets.encoders import check_access, check_licence, get_card, licences, load_encoder
+from pathassets.errors import EncoderError, Reason
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("uni", ()),
+        ("h-optimus-0", ("Apache-2.0", "MIT")),
+        ("h-optimus-0", ("commercial",)),
+        ("uni", ("cc-by-nc-nd-4.0",)),
+    ],
+)
+def test_what_a_study_allows_passes(name, allowed):
+    check_licence(get_card(name), allowed)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("uni", ("Apache-2.0",)), ("uni", ("commercial",)), ("virchow", ("commercial",))]
+)
+def test_what_it_does_not_allow_is_refused(name, allowed):
+    """Virchow's terms are unclear, which is not a yes."""
+    with pytest.raises(EncoderError, match=f"{name} is under") as caught:
+        check_licence(get_card(name), allowed)
+    assert caught.value.reason is Reason.CONFIG_INVALID
+    assert "licences" in caught.value.remedy
+
+
+def test_terms_are_told_once_and_only_where_there_are_any(caplog, tmp_path, monkeypatch):
+    monkeypatch.setattr(licences, "_told", set())
+    for _ in range(2):
+        licences.tell_terms(get_card("uni"))
+        licences.tell_terms(get_card("h-optimus-0"))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert said[0].startswith("uni: weights under CC-BY-NC-ND-4.0 (no commercial use); accept the terms at")
+    assert "Chen 2024" in said[0]
+
+
+def test_terms_are_told_before_weights_are_used(caplog, tmp_path, monkeypatch):
+    monkeypatch.setattr(licences, "_told", set())
+    network = load_encoder("kaiko-vits16", random_weights=True, device="cpu", depth=1)._networks.master
+    assert "kaiko non-commercial" not in caplog.text, "untrained weights are nobody's"
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    load_encoder("kaiko-vits16", weights=tmp_path / "w.pth", device="cpu", depth=1)
+    assert "kaiko non-commercial (no commercial use)" in caplog.text
+
+
+# Access
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of one file, which asks nobody; `hub.refuse(error)` makes it refuse."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    there = SimpleNamespace(siblings=[SimpleNamespace(rfilename="pytorch_model.bin")])
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: there)
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", lambda *a, **k: None)
+
+    def refuse(error: Exception) -> None:
+        def answer(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.HfApi.auth_check", answer)
+
+    return SimpleNamespace(refuse=refuse)
+
+
+def test_access_is_asked_for_without_fetching(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("nothing is fetched"))
+    assert check_access("uni").startswith(
+        "MahmoodLab/UNI gives pytorch_model.bin; it is fetched when the run starts; CC-BY"
+    )
+
+
+def test_a_gate_that_is_closed_is_found_before_the_night(hub):
+    hub.refuse(GatedRepoError("terms", response=MagicMock(status_code=403)))
+    with pytest.raises(EncoderError, match="MahmoodLab/UNI is gated and this account has no access") as caught:
+        check_access("uni")
+    assert "https://huggingface.co/MahmoodLab/UNI" in caught.value.remedy
+    assert caught.value.reason is Reason.WEIGHTS_MISSING
+
+
+def test_a_hub_that_is_down_is_said_to_be(hub):
+    hub.refuse(ConnectionError("no route"))
+    with pytest.raises(EncoderError, match="cannot be fetched: ConnectionError"):
+        check_access("uni")
+
+
+def test_what_is_here_is_told_by_its_hash(hub, tmp_path):
+    torch.save(
+        load_encoder("timm/test_vit", random_weights=True, device="cpu")._networks.master.state_dict(),
+        tmp_path / "w.pth",
+    )
+    assert len(check_access("timm/test_vit", weights=tmp_path / "w.pth").partition(";")[0]) == 16
+    assert check_access("timm/test_vit", random_weights=True).startswith("random-")
+    assert check_access("demo-vlm").endswith("(commercial use allowed)")
+
+
+def test_weights_that_nobody_publishes_ask_for_a_file(hub):
+    with pytest.raises(EncoderError, match="ctranspath has no weights on the hub") as caught:
+        check_access("ctranspath")
+    assert "github.com/Xiyue-Wang/TransPath" in caught.value.remedy

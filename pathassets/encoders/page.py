@@ -1,0 +1,95 @@
+"""docs/encoders.md, written from the cards: `python -m pathassets.encoders.page docs/encoders.md`.
+
+Belongs here: that page. Does not belong: facts about encoders.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pathassets.encoders import zoo
+from pathassets.encoders.card import EncoderCard
+from pathassets.encoders.demo_vlm import card as demo_card
+
+HEAD = """# Encoders
+
+Written from the cards by `python -m pathassets.encoders.page docs/encoders.md`; `pathassets encoders` says which weights are on this
+machine, and `pathassets encoders NAME` shows one card with its pipeline and BibTeX.
+
+`confirmed`: V = the network was built here, and the length of its vectors and its number of parameters are those that its sources
+state; S = read in the source of its authors or of another framework. **No published weights could be fetched where this was written:
+shapes and names are confirmed, the numbers that trained weights give are not.** `layout` is the layout of the published checkpoint
+that is translated (`encoders/keymaps.py`). Resolutions are what the authors cut; a tiling of your own wins. Image towers only: of the
+models trained with words, `demo-vlm` alone has its text tower here.
+
+The same weights pooled in another way are another encoder, and the name says so: `h0-mini` is the class token and the mean patch token
+side by side, `h0-mini/cls` the class token alone.
+
+Also by name: any timm model (`timm/vit_small_patch16_224`, `timm/resnet50.tv_in1k`), torchvision's ImageNet networks
+(`resnet50_imagenet`, `mobilenet_v2_imagenet`), and a network of your own in a file (`exported`), see
+[adding-things.md](adding-things.md).
+"""
+TABLE = (
+    "name",
+    "length",
+    "input px",
+    "tile px @ µm/px",
+    "parameters, M",
+    "trained with",
+    "slides",
+    "licence",
+    "confirmed",
+)
+PIPELINES = "\n## Preprocessing, pooling, weights\n\n"
+COLUMNS = ("name", "network", "pooling", "pipeline", "layout", "weights")
+TERMS = "\n## Terms and papers\n\n"
+
+
+def render() -> str:
+    """The page."""
+    cards = [demo_card(), *(encoder.card() for encoder in zoo.encoders().values())]
+    first = _table(TABLE, [_facts(card) for card in cards])
+    second = _table(COLUMNS, [_making(card) for card in cards])
+    terms = _table(("name", "terms", "paper", "known elsewhere as"), [_terms(card) for card in cards])
+    return "\n".join([HEAD, first, PIPELINES + second, TERMS + terms, _not_here()])
+
+
+def _facts(card: EncoderCard) -> list[str]:
+    tile = str(card.tile_px or "any") + (f" @ {card.mpp}" if card.mpp else "")
+    size, slides = f"{card.params_m:g}", f"{card.n_wsis:,}" if card.n_wsis else ""
+    words = " (with words)" if card.vision_language else ""
+    return [
+        f"`{card.name}`", str(card.dim), str(card.input_px), tile, size, card.training + words, slides, card.licence,
+        card.evidence,
+    ]  # fmt: skip
+
+
+def _making(card: EncoderCard) -> list[str]:
+    weights = " / ".join(filter(None, (card.hub_id, card.file))) or "a local file"
+    return [f"`{card.name}`", card.architecture, card.pooling, " → ".join(card.pipeline), card.key_map, weights]
+
+
+def _terms(card: EncoderCard) -> list[str]:
+    others = ", ".join(f"`{other}`" for other, ours in zoo.aliases().items() if ours == card.name)
+    return [f"`{card.name}`", card.terms, card.citation, others]
+
+
+def _not_here() -> str:
+    lines = [f"- `{name}`: {why}" for name, why in zoo.not_here().items()]
+    return "\n".join(["\n## Known, not built\n", *lines, ""])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Writes the page to the path that is given."""
+    Path(sys.argv[1]).write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Networks of the zoo: a trunk of timm, its tokens pooled as the entry says, perhaps a head.
+
+Belongs here: putting trunk, pooling and head together. Does not belong: facts about single encoders (`zoo.toml`), layouts of
+checkpoints (`keymaps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from timm.layers.helpers import to_2tuple
+from timm.layers.mlp import SwiGLUPacked
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pathassets.encoders.pooling import AttentionPool
+from pathassets.errors import EncoderError, Reason
+
+POOL_HEADS = 8
+
+
+class TileNetwork(nn.Module):
+    """Trunk, pooling, head.
+
+    Args:
+        trunk: A timm model without a classifier.
+        pool: `cls`, `mean`, `cls+mean`: of the normalised tokens; `attention`: `AttentionPool` over them; else the trunk's own.
+        attention: The pooling layer of `attention`.
+        head: What follows.
+        unit: Scale vectors to length one.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        pool: str,
+        *,
+        attention: nn.Module | None = None,
+        head: nn.Module | None = None,
+        unit: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk, self.how, self.unit = trunk, pool, unit
+        self.pool = attention if attention is not None else nn.Identity()
+        self.head = head if head is not None else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised (n, 3, h, w) to (n, dim)."""
+        vectors = self.head(self._pooled(images))
+        return functional.normalize(vectors.float(), dim=1).to(vectors.dtype) if self.unit else vectors
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        if self.how in ("model", "layer3"):
+            return self.trunk(images)
+        tokens = self.trunk.forward_features(images)  # type: ignore[operator]
+        if self.how == "attention":
+            return self.pool(tokens)
+        parts = [tokens[:, 0]] if "cls" in self.how else []
+        if "mean" in self.how:
+            parts.append(tokens[:, self.trunk.num_prefix_tokens :].mean(dim=1))
+        return torch.cat(parts, dim=1)
+
+
+def build(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> nn.Module:
+    """The network of an entry of `zoo.toml` with untrained weights.
+
+    Args:
+        entry: Its lines.
+        overrides: Arguments of timm's model that win over the entry's.
+
+    Raises:
+        EncoderError: `encoder_failed` when timm refuses the arguments.
+    """
+    arguments = {**entry.get("kwargs", {}), **_layers(entry), **overrides}
+    try:
+        trunk = timm.create_model(entry["arch"], pretrained=False, num_classes=0, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise EncoderError(
+            f"timm cannot build {entry['arch']} with {dict(overrides)}: {error}",
+            reason=Reason.ENCODER_FAILED,
+            remedy="Correct `encoder_kwargs` of the recipe.",
+        ) from error
+    if entry["pool"] == "layer3":
+        trunk.layer4 = nn.Identity()
+    width, attention = int(getattr(trunk, "num_features")), None  # noqa: B009 (torch types attributes as modules)
+    if entry["pool"] == "attention":
+        bias = not entry.get("plain", False)
+        attention = AttentionPool(entry["dim"], width, queries=entry["queries"], heads=POOL_HEADS, bias=bias)
+        width = entry["dim"]
+    head = _head(width, entry.get("head", []), bias=len(entry.get("head", [])) > 1)
+    return TileNetwork(trunk, entry["pool"], attention=attention, head=head, unit=entry.get("unit", False)).eval()
+
+
+def _layers(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that are classes, which a table cannot hold."""
+    found: dict[str, Any] = {}
+    if entry.get("swiglu"):
+        found |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+    if "eps" in entry:
+        found["norm_layer"] = partial(nn.LayerNorm, eps=entry["eps"])
+    if entry.get("build") == "ctranspath":
+        found["embed_layer"] = ConvStem
+    return found
+
+
+def _head(width: int, widths: Sequence[int], *, bias: bool) -> nn.Module | None:
+    if not widths:
+        return None
+    layers: list[nn.Module] = []
+    for out in widths:
+        layers += [nn.Linear(width, out, bias=bias), nn.GELU()]
+        width = out
+    return nn.Sequential(*layers[:-1])
+
+
+class ConvStem(nn.Module):
+    """CTransPath's patch embedding: two strided 3x3 convolutions and a pointwise one instead of one 4x4 (Wang 2022).
+
+    Args:
+        img_size: Edge of the picture in pixels.
+        patch_size: 4.
+        in_chans: Channels of the picture.
+        embed_dim: Channels that come out; the convolutions have an eighth and a quarter of them.
+        norm_layer: Applied over channels at the end.
+        **_: What timm's Swin passes to any patch embedding.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        norm_layer: Any = nn.LayerNorm,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        if patch_size != 4:
+            raise ValueError("the convolutional stem makes patches of 4 px")
+        height, width = to_2tuple(img_size)
+        self.grid_size = (height // patch_size, width // patch_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        layers: list[nn.Module] = []
+        for width, out in ((in_chans, embed_dim // 8), (embed_dim // 8, embed_dim // 4)):
+            layers += [nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+        self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim // 4, embed_dim, 1))
+        self.norm = norm_layer(embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) to (n, h/4, w/4, embed_dim)."""
+        return self.norm(self.proj(images).permute(0, 2, 3, 1))
