@@ -20,7 +20,7 @@ from pathassets.figures import images, overlays
 
 if TYPE_CHECKING:
     import polars as pl
-    from plotly.graph_objects import Figure, Heatmap
+    from plotly.graph_objects import Figure, Heatmap, Image
 
 PLOTLY_FILE = "plotly.min.js"
 """Plotly's script, shared by all pages of a folder; `plotly_script` gives its text."""
@@ -41,17 +41,19 @@ class Layer:
 
     Attributes:
         name: Shown in the menu and on hover.
-        values: (n,) a number or a domain per tile; not finite, or a domain below 0, is not drawn.
-        kind: `domain` for labels with a colour each, `score` for a number on a scale.
+        values: (n,) a number or a domain per tile; not finite, or a domain below 0, is not drawn. For `rgb` (n, 3), 0 to 255.
+        kind: `domain` for labels with a colour each, `score` for a number on a scale, `rgb` for colours themselves.
         names: For domains, what they are called.
         limits: For scores, the ends of the scale; None = 1st and 99th percentile.
+        scale: For scores, Plotly's name of the colours from low to high.
     """
 
     name: str
     values: ArrayLike
-    kind: Literal["domain", "score"] = "score"
+    kind: Literal["domain", "score", "rgb"] = "score"
     names: Mapping[int, str | None] | None = None
     limits: tuple[float, float] | None = None
+    scale: str = palette.SEQUENTIAL_SCALE
 
 
 def slide_overlay(
@@ -75,10 +77,10 @@ def slide_overlay(
     from plotly.graph_objects import Figure
 
     unit = mpp or 1.0
-    grid = _Grid(tiles, unit)
-    figure = Figure([_trace(grid, layer, visible=i == 0) for i, layer in enumerate(layers)])
+    grid = Grid(tiles, unit)
+    figure = Figure([layer_trace(grid, layer, visible=i == 0) for i, layer in enumerate(layers)])
     listed = min(HOVER_LAYERS, max(2, HOVER_VALUES // (grid.shape[0] * grid.shape[1])))
-    figure.add_trace(_hover(grid, tiles, layers[:listed]))
+    figure.add_trace(hover_trace(grid, tiles, layers[:listed]))
     extent = level0[0] * unit, level0[1] * unit
     figure.add_layout_image(_background(rgb, extent))
     figure.update_layout(**_layout(title, extent, "µm" if mpp else "px", layers))
@@ -116,7 +118,7 @@ def safe(text: str) -> str:
     return html.escape(images.plain(text, 80), quote=False).replace("%{", "%&#123;")
 
 
-class _Grid:
+class Grid:
     """Tiles of one slide as cells of a regular grid in µm (or px)."""
 
     def __init__(self, tiles: pl.DataFrame, unit: float) -> None:
@@ -141,24 +143,45 @@ def _first_centre(tiles: pl.DataFrame, start: str, size: str) -> float:
     return float((tiles[start] + tiles[size] / 2).min() or 0.0)  # type: ignore[arg-type]
 
 
-def _trace(grid: _Grid, layer: Layer, *, visible: bool) -> Heatmap:
+def layer_trace(grid: Grid, layer: Layer, *, visible: bool = True) -> Heatmap | Image:
+    """One layer's tiles at their places."""
     from plotly.graph_objects import Heatmap
 
-    values = np.asarray(layer.values, dtype=np.float64)
-    style = _domain_style(values, layer) if layer.kind == "domain" else _score_style(values, layer)
-    if layer.kind == "domain":
-        # Counted downwards, so that the legend, whose numbers rise, has the largest domain on top.
-        values = np.where(values >= 0, -values, np.nan)
+    if layer.kind == "rgb":
+        return _rgb_trace(grid, layer, visible=visible)
+    values, style = coloured(layer)
     return Heatmap(
         z=grid.image(values), name=safe(layer.name), visible=visible, opacity=OPACITY, hoverinfo="skip",
         **grid.axes, **style,
     )  # fmt: skip
 
 
+def coloured(layer: Layer) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """A number per tile (n,), NaN where nothing is drawn, and its scale: `zmin`, `zmax`, `colorscale`, `colorbar`."""
+    values = np.asarray(layer.values, dtype=np.float64)
+    if layer.kind == "score":
+        return values, _score_style(values, layer)
+    # Counted downwards, so that the legend, whose numbers rise, has the largest domain on top.
+    return np.where(values >= 0, -values, np.nan), _domain_style(values, layer)
+
+
+def _rgb_trace(grid: Grid, layer: Layer, *, visible: bool) -> Image:
+    from plotly.graph_objects import Image
+
+    cells = np.zeros((*grid.shape, 4), dtype=np.float32)
+    colours = np.asarray(layer.values, dtype=np.float32)
+    known = np.isfinite(colours).all(axis=1)
+    cells[grid.row[known], grid.col[known]] = np.column_stack([colours[known], np.ones(known.sum())])
+    return Image(
+        z=cells, colormodel="rgba", name=safe(layer.name), visible=visible, opacity=OPACITY, hoverinfo="skip",
+        **grid.axes,
+    )  # fmt: skip
+
+
 def _score_style(values: NDArray[np.float64], layer: Layer) -> dict[str, Any]:
     low, high = layer.limits or overlays.robust_limits(values)
     bar = {"title": {"text": safe(layer.name), "side": "right"}, "thickness": 14, "len": 0.7}
-    return {"zmin": low, "zmax": max(high, low + 1e-9), "colorscale": palette.SEQUENTIAL_SCALE, "colorbar": bar}
+    return {"zmin": low, "zmax": max(high, low + 1e-9), "colorscale": layer.scale, "colorbar": bar}
 
 
 def _domain_style(values: NDArray[np.float64], layer: Layer) -> dict[str, Any]:
@@ -174,7 +197,7 @@ def _domain_style(values: NDArray[np.float64], layer: Layer) -> dict[str, Any]:
     return {"zmin": 0.5 - k, "zmax": 0.5, "colorscale": steps, "colorbar": bar}
 
 
-def _hover(grid: _Grid, tiles: pl.DataFrame, layers: Sequence[Layer]) -> Heatmap:
+def hover_trace(grid: Grid, tiles: pl.DataFrame, layers: Sequence[Layer]) -> Heatmap:
     """An unseen layer that answers the mouse with everything known of a tile, whatever layer is shown."""
     from plotly.graph_objects import Heatmap
 

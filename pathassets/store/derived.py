@@ -90,6 +90,20 @@ def read_derived(root: Root, uri: str | Path) -> AnnData:
         return anndata.read_zarr(root.local(group))
 
 
+def read_array(root: Root, uri: str | Path, name: str) -> np.ndarray:
+    """One array of a finished group, as `obsm/X_pca` or `obs/tile_id`, without the rest.
+
+    Raises:
+        StoreError: `store_corrupt` when the group is unfinished or gone, or has no such array.
+    """
+    import zarr
+
+    group = key_of(root, uri)
+    read_marker(root, group)
+    with translated(f"read {root.local(group)}", reading=True):
+        return np.asarray(zarr.open_array(root.local(group), path=name, mode="r")[:])
+
+
 def _create(root: Root, group: str) -> None:
     import zarr
 

@@ -1,0 +1,86 @@
+"""One study with all that a dashboard meets: finished slides, one whose file is gone, one half made, one that is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from pathassets.config import CONFIG_FILE, Study
+from pathassets.dashboard.app import make_app
+from pathassets.dashboard.catalog import Catalog
+from pathassets.slides.synthetic import synthetic_slide
+from pathassets.steps.batch import run_batch
+from pathassets.steps.nodes import chain
+from pathassets.steps.publish import publish_results
+from pathassets.steps.register import register
+from pathassets.steps.session import Session
+from pathassets.steps.slide_map import make_slide_map
+
+CONFIG = """
+[study]
+name = "small <b>study</b>"
+device = "cpu"
+[tilings.small]
+tile_px = 112
+mpp = 1.0
+[text]
+terms = ["adipose", "muscularis", "submucosa"]
+[[recipes]]
+encoder = "demo-vlm"
+name = "demo"
+tiling = "small"
+"""
+VIEW = "small/demo"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A published study and its slides' ids."""
+
+    study: Study
+    first: str
+    second: str
+    gone: str
+    half: str
+    broken: str
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Finished:
+    home = tmp_path_factory.mktemp("dashboard study")  # a blank in the name, as users have them
+    inbox = home / "inbox"
+    inbox.mkdir()
+    paths = {name: inbox / f"{name}.tiff" for name in ("first", "second", "gone", "half", "broken")}
+    for seed, name in enumerate(("first", "second", "gone", "half"), 11):
+        synthetic_slide(paths[name], seed=seed, width_px=2304, height_px=1900)
+    paths["broken"].write_bytes(b"II*\0 this is no slide")
+    (home / "slides.csv").write_text(
+        f"path,patient,stain\n{paths['first']},P1,=cmd|' /C calc'!A0\n{paths['second']},P2,<i>H&E</i>\n"
+    )
+    (home / CONFIG_FILE).write_text(CONFIG)
+    session = Session(Study(home))
+    ids = {name: register(session, [path])[0].slide_id for name, path in paths.items()}
+    nodes = chain(session.study)
+    whole = [ids[name] for name in ("first", "second", "gone", "broken")]
+    run_batch(session, whole, nodes, lambda result: None)
+    run_batch(session, [ids["half"]], nodes[:2], lambda result: None)
+    make_slide_map(session, session.study.recipes[0])
+    paths["gone"].unlink()
+    publish_results(session)
+    return Finished(session.study, **ids)
+
+
+@pytest.fixture(scope="session")
+def catalog(finished) -> Catalog:
+    return Catalog(finished.study)
+
+
+@pytest.fixture(scope="session")
+def app(finished):
+    return make_app(finished.study)
+
+
+@pytest.fixture
+def client(app):
+    return app.server.test_client()

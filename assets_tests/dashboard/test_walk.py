@@ -1,0 +1,231 @@
+"""A walk over every page in a real browser: what is seen, what a click does, and not one error in the console."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from werkzeug.serving import make_server
+
+from .conftest import VIEW, Finished
+
+pytestmark = pytest.mark.e2e
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WAIT_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def address(app) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, app.server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no browser here: apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        found = running.chromium.launch(executable_path=path, args=SWITCHES)
+        yield found
+        found.close()
+
+
+class Walk:
+    """A page of the browser, and all that it complained about."""
+
+    def __init__(self, browser, address: str) -> None:
+        self.address = address
+        self.complaints: list[str] = []
+        self.elsewhere: list[str] = []
+        self.page = browser.new_page(viewport={"width": 1400, "height": 900})
+        self.page.set_default_timeout(WAIT_MS)
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._request)
+
+    def _console(self, message) -> None:
+        if message.type == "error":
+            self.complaints.append(f"{message.text} {message.location.get('url', '')}")
+
+    def _request(self, request) -> None:
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.elsewhere.append(request.url)
+
+    def go(self, path: str) -> None:
+        self.page.goto(f"{self.address}{path}")
+
+    def query(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.page.url).query)
+
+    def until_query_has(self, text: str) -> None:
+        self.page.wait_for_function("text => decodeURIComponent(location.search).includes(text)", arg=text)
+
+    def settle(self) -> None:
+        """Waits for the slide's pixels."""
+        self.page.wait_for_function("window.pathassetsViewer && window.pathassetsViewer.settled()")
+
+
+@pytest.fixture
+def walk(browser, address: str) -> Iterator[Walk]:
+    found = Walk(browser, address)
+    yield found
+    found.page.close()
+    assert found.complaints == []
+    assert found.elsewhere == []
+
+
+def test_all_slides(walk: Walk, finished: Finished):
+    walk.go("/")
+    walk.page.get_by_role("link", name=finished.first).wait_for()
+    assert walk.page.locator("h1").inner_text() == "5 slides"
+    walk.page.wait_for_function(
+        "[...document.querySelectorAll('img.thumb')].filter(i => i.naturalWidth > 0).length >= 3"
+    )
+    walk.page.get_by_label("Find in all columns").fill("P2")
+    walk.until_query_has("q=P2")
+    walk.page.get_by_role("link", name=finished.first).wait_for(state="detached")
+    with walk.page.expect_download() as download:
+        walk.page.get_by_role("button", name="CSV").click()
+    text = download.value.path().read_text(encoding="utf-8-sig")
+    assert finished.second in text
+    assert finished.first not in text, "what is filtered out is not in the file"
+    assert str(finished.study.home) not in text
+
+
+def test_formulas_in_a_manifest_are_text_in_the_csv(walk: Walk, finished: Finished):
+    walk.go("/")
+    walk.page.get_by_role("link", name=finished.first).wait_for()
+    with walk.page.expect_download() as download:
+        walk.page.get_by_role("button", name="CSV").click()
+    assert "\"'=cmd|" in download.value.path().read_text(encoding="utf-8-sig")
+
+
+def test_an_address_of_the_grid_gives_its_order_back(walk: Walk, finished: Finished):
+    walk.go("/?sort=tiles:asc&q=P")
+    walk.page.get_by_role("link", name=finished.first).wait_for()
+    assert walk.page.get_by_label("Find in all columns").input_value() == "P"
+    assert walk.page.locator(".ag-header-cell[col-id=tiles]").get_attribute("aria-sort") == "ascending"
+
+
+def pixel(walk: Walk) -> list[int]:
+    """Colour in the middle of the slide's canvas."""
+    return walk.page.evaluate(
+        "() => { const c = document.getElementById('slide-canvas');"
+        "return [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data]; }"
+    )
+
+
+def test_a_slide_up_close(walk: Walk, finished: Finished):
+    walk.go(f"/slide/{finished.first}")
+    walk.settle()
+    assert pixel(walk)[3] == 255, "the slide is drawn"
+    whole = walk.page.locator("#slide-bar-text").inner_text()
+    walk.page.locator("#slide-viewer").focus()
+    for _ in range(4):
+        walk.page.keyboard.press("+")
+    walk.until_query_has("w=")
+    walk.settle()
+    assert walk.page.locator("#slide-bar-text").inner_text() != whole
+    tiles = walk.page.evaluate(
+        "performance.getEntriesByType('resource').map(e => e.name).filter(n => /\\/0\\/\\d+_\\d+.jpg$/.test(n))"
+    )
+    assert tiles, "the finest level was asked for"
+    before = walk.query()["x"]
+    walk.page.keyboard.press("ArrowRight")
+    walk.page.wait_for_function("x => !location.search.includes(`x=${x}&`)", arg=before[0])
+    walk.page.keyboard.press("Enter")
+    walk.page.locator("#slide-card .facts").wait_for()
+    assert walk.page.locator("#slide-card h2").inner_text().startswith("Tile ")
+    walk.until_query_has("tile=")
+
+
+def test_what_lies_over_a_slide(walk: Walk, finished: Finished):
+    walk.go(f"/slide/{finished.first}?view={VIEW}&layer=term:adipose&opacity=80")
+    walk.settle()
+    walk.page.wait_for_function("pathassetsViewer.graph().data[0].opacity === 0.8")
+    assert "probability" in walk.page.locator("#slide-about").inner_text()
+    walk.page.locator("#slide-layer").click()
+    walk.page.get_by_role("option", name="Embedding colours (PCA)").click()
+    walk.page.wait_for_function("pathassetsViewer.graph().data[0].type === 'image'")
+    walk.until_query_has("layer=pca")
+    walk.settle()
+
+
+def test_a_click_on_a_tile(walk: Walk, finished: Finished):
+    walk.go(f"/slide/{finished.first}")
+    walk.settle()
+    box = walk.page.locator("#slide-viewer").bounding_box()
+    walk.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    walk.page.locator("#slide-card .tile img").first.wait_for()
+    walk.page.wait_for_function(
+        "[...document.querySelectorAll('#slide-card img')].every(i => i.complete && i.naturalWidth)"
+    )
+    link = walk.page.get_by_role("link", name="more like this in all slides")
+    link.click()
+    walk.page.locator(".strip .tile").first.wait_for()
+    assert "cosine" in walk.page.locator("main").inner_text()
+
+
+def test_a_lasso_on_the_map(walk: Walk, finished: Finished):
+    walk.go(f"/slide/{finished.first}")
+    walk.settle()
+    walk.page.locator("#slide-map .draglayer .drag").first.wait_for(state="attached")
+    box = walk.page.locator("#slide-map .plot-container").bounding_box()
+    left, right = box["x"] + 40, box["x"] + box["width"] - 20
+    top, bottom = box["y"] + 20, box["y"] + box["height"] - 40
+    walk.page.mouse.move(left, top)
+    walk.page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        walk.page.mouse.move(x, y, steps=5)
+    walk.page.mouse.up()
+    walk.page.locator("#slide-selection table").wait_for()
+    assert "tiles selected" in walk.page.locator("#slide-selection").inner_text()
+    walk.until_query_has("lasso=")
+    walk.page.reload()
+    walk.page.locator("#slide-selection table").wait_for()
+
+
+def test_slides_that_lack_something(walk: Walk, finished: Finished):
+    walk.go(f"/slide/{finished.half}")
+    walk.settle()
+    assert "No tiles" in walk.page.locator("#side").inner_text()
+    walk.go(f"/slide/{finished.broken}")
+    walk.page.get_by_text("No picture").wait_for()
+    walk.go(f"/slide/{finished.gone}")
+    walk.settle()
+    assert "file missing" in walk.page.locator("main").inner_text()
+    assert pixel(walk)[3] == 255, "the stored thumbnail is drawn"
+
+
+def test_search_atlas_and_sql(walk: Walk, finished: Finished):
+    walk.go("/search?text=adipose")
+    walk.page.locator(".strip .tile").first.wait_for()
+    walk.go("/atlas?colour=patient")
+    walk.page.locator("#atlas-map .scatterlayer .point").first.wait_for(state="attached")
+    walk.page.locator("#atlas-shares .bars path").first.wait_for(state="attached")
+    walk.go(f"/atlas?slide={finished.first}")
+    walk.page.get_by_role("link", name=finished.second).wait_for()
+    walk.go("/sql")
+    walk.page.locator("#sql-text").fill("SELECT 41 + 1 AS answer")
+    walk.page.keyboard.press("Control+Enter")
+    walk.page.get_by_role("gridcell", name="42").wait_for()
+    walk.go("/sql?q=DROP TABLE slides")
+    assert "not one SELECT" in walk.page.locator("[role=alert].warning").inner_text()

@@ -1,0 +1,139 @@
+/* What pages do without the server: addresses that follow what is shown, CSV, cells of the grids.
+
+   Belongs here: clientside callbacks and cell renderers. Does not belong: pixels (viewer.js). */
+(function () {
+    "use strict";
+
+    const clientside = (window.dash_clientside = window.dash_clientside || {});
+    const same = () => window.dash_clientside.no_update;
+
+    /* Puts values into the address without loading anything; null takes one away. */
+    function remember(values) {
+        const query = new URLSearchParams(window.location.search);
+        for (const [name, value] of Object.entries(values)) {
+            if (value === null || value === undefined || value === "") {
+                query.delete(name);
+            } else {
+                query.set(name, value);
+            }
+        }
+        const text = query.toString();
+        window.history.replaceState(window.history.state, "", window.location.pathname + (text ? `?${text}` : ""));
+    }
+
+    const short = (value) => Number(value.toPrecision(4));
+
+    clientside.pathassets = {
+        /* A page has come: its title, menus that send their form, Ctrl+Enter in the SQL box. */
+        arrive: () => {
+            setTimeout(() => {
+                const title = document.querySelector("main h1, main h2");
+                document.title = title ? `${title.textContent} – pathassets` : "pathassets";
+                document.querySelectorAll("select.auto").forEach((menu) => {
+                    menu.onchange = () => menu.form.submit();
+                });
+                const box = document.getElementById("sql-text");
+                if (box) {
+                    box.onkeydown = (event) => {
+                        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+                            box.form.submit();
+                        }
+                    };
+                }
+            }, 0);
+            return same();
+        },
+
+        draw: (figure, facts, opacity) => {
+            if (facts) {
+                window.pathassetsViewer.start(facts);
+            }
+            const graph = window.pathassetsViewer.graph();
+            const first = graph && graph.data && graph.data[0];
+            if (first && (first.type === "heatmap" || first.type === "image") && first.hoverinfo === "skip" && first.opacity !== opacity / 100) {
+                window.Plotly.restyle(graph, { opacity: opacity / 100 }, [0]);
+            }
+            return same();
+        },
+
+        lasso: (selected, before) => {
+            let corners = null;
+            if (selected && selected.lassoPoints) {
+                const { x, y } = selected.lassoPoints;
+                const every = Math.max(1, Math.ceil(x.length / 60));
+                corners = x.map((value, i) => [short(value), short(y[i])]).filter((_, i) => i % every === 0);
+            } else if (selected && selected.range) {
+                const { x, y } = selected.range;
+                corners = [[0, 0], [1, 0], [1, 1], [0, 1]].map(([i, j]) => [short(x[i]), short(y[j])]);
+            }
+            return JSON.stringify(corners) === JSON.stringify(before) ? same() : corners;
+        },
+
+        remember_slide: (view, layer, scale, opacity, least, outline, method, tile, lasso) => {
+            const score = Boolean(layer) && !layer.startsWith("domain:") && layer !== "pca";
+            ["least", "scale"].forEach((name) => (document.getElementById(name).hidden = !score));
+            remember({
+                view, layer, opacity, method, tile,
+                scale: score ? scale : null,
+                least: (score && least) || null,
+                outline: outline && outline.length ? null : "off",
+                lasso: lasso && lasso.length ? lasso.map((corner) => corner.join(",")).join(";") : null,
+            });
+            return same();
+        },
+
+        find: (text, options) => {
+            remember({ q: text });
+            return { ...options, quickFilterText: text || "" };
+        },
+
+        csv: (clicks) => (clicks ? true : same()),
+
+        remember_grid: (filters, columns) => {
+            const sorted = (columns || []).find((column) => column.sort);
+            remember({
+                filter: filters && Object.keys(filters).length ? JSON.stringify(filters) : null,
+                sort: sorted ? `${sorted.colId}:${sorted.sort}` : null,
+            });
+            return same();
+        },
+
+        choose_slide: (click) => {
+            const point = click && click.points && click.points[0];
+            if (point && point.text) {
+                const query = new URLSearchParams(window.location.search);
+                query.set("slide", point.text);
+                window.location.search = query.toString();
+            }
+            return same();
+        },
+    };
+
+    window.pathassets = { remember };
+
+    /* -- cells ----------------------------------------------------------------------------------------------------- */
+
+    const functions = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
+    functions.shortNumber = (value) =>
+        value === null || value === undefined ? "" : Number(Number(value).toPrecision(4)).toLocaleString("en");
+    /* A cell that begins like a formula is text for programs that calculate. */
+    functions.plainCell = (params) => {
+        const text = params.value === null || params.value === undefined ? "" : String(params.value);
+        return /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+    };
+
+    const element = (...parts) => window.React.createElement(...parts);
+    const cells = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
+    cells.Thumbnail = (props) =>
+        props.data.thumbnail
+            ? element("img", { src: `/picture/${props.value}/thumbnail.jpg?side=160`, alt: "", loading: "lazy", className: "thumb" })
+            : "";
+    cells.SlideLink = (props) =>
+        element("a", { href: `/slide/${props.value}` + (props.view ? `?view=${encodeURIComponent(props.view)}` : "") }, props.value);
+    cells.Reason = (props) =>
+        props.value ? element("span", { className: "is-flagged" }, String(props.value).replaceAll("_", " ")) : "";
+    cells.Status = (props) => {
+        const text = props.value || "not tried";
+        return element("span", { className: `is-${text.split(":")[0].replace(" ", "-")}`, title: text }, text.replaceAll("_", " "));
+    };
+})();

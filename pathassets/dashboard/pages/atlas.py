@@ -1,0 +1,124 @@
+"""The page of slides as points: who is alike, and what each is made of.
+
+Belongs here: the map, shares of domains, nearest slides. Does not belong: figures (`figures/maps`, `figures/shares`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+
+from pathassets.dashboard import parts, search
+from pathassets.dashboard.catalog import Catalog
+from pathassets.dashboard.parts import Context, Query
+from pathassets.figures import maps, shares
+
+NEAREST = 8
+# Beyond this many values a colour for each says nothing.
+MAX_GROUPS = 24
+_OWN = ("vendor", "objective_power", "mpp_origin")
+
+
+def layout(context: Context, rest: str, query: Query) -> Any:
+    """The page; `recipe`, `colour` (a column of slides) and `slide` choose what is shown."""
+    catalog = context.catalog
+    recipes = _recipes(catalog)
+    if not recipes:
+        what = "The slides have not been laid out yet: that takes a run over the whole study."
+        return parts.empty("No map yet", what, 'Run `pathassets run --select "*"`.')
+    recipe = query["recipe"] if query.get("recipe") in recipes else recipes[0]
+    columns = _colours(catalog)
+    colour = query.get("colour") if query.get("colour") in columns else None
+    slide_id = query.get("slide")
+    return [
+        html.H1("Atlas"),
+        _form(recipes, recipe, columns, colour, slide_id),
+        html.Div([_map(catalog, recipe, colour), _nearest(catalog, recipe, slide_id)], className="two"),
+        _shares(catalog, recipe),
+    ]
+
+
+def register(app: Dash, context: Context) -> None:
+    """A click on a slide asks for its neighbours: another address."""
+    app.clientside_callback(
+        ClientsideFunction("pathassets", "choose_slide"),
+        Output("atlas-map", "className"),
+        Input("atlas-map", "clickData"),
+        State("atlas-map", "className"),
+        prevent_initial_call=True,
+    )
+
+
+def _recipes(catalog: Catalog) -> list[str]:
+    found = catalog.frame("SELECT DISTINCT recipe FROM results.slide_map")["recipe"].to_list()
+    return [recipe for recipe in catalog.recipes() if recipe in found]
+
+
+def _colours(catalog: Catalog) -> list[str]:
+    """Columns of slides with a few values each: the manifest's first."""
+    slides = catalog.slides()
+    return [name for name in (*catalog.labels(), *_OWN) if 1 < slides[name].n_unique() <= MAX_GROUPS]
+
+
+def _form(recipes: list[str], recipe: str, columns: list[str], colour: str | None, slide_id: str | None) -> html.Form:
+    choices = [("", "one colour"), *((name, name.replace("_", " ")) for name in columns)]
+    fields = [
+        parts.select("recipe", "Recipe ", [(key, key) for key in recipes], recipe),
+        parts.select("colour", "Colour ", choices, colour or ""),
+        *parts.hidden(slide=slide_id),
+    ]
+    return html.Form(fields, action="/atlas", method="get", className="tools")
+
+
+def _map(catalog: Catalog, recipe: str, colour: str | None) -> html.Section:
+    points = catalog.frame("SELECT slide_id, method, x, y FROM results.slide_map WHERE recipe = ?", recipe)
+    points = points.sort(pl.col("method") != "umap", "slide_id")
+    if colour is not None:
+        points = points.join(
+            catalog.slides().select("slide_id", colour), on="slide_id", how="left", maintain_order="left"
+        )
+    figure = maps.slide_map(points, "", colour).update_layout(
+        margin={"l": 10, "r": 10, "t": 30, "b": 10}, legend={"title": {"text": (colour or "").replace("_", " ")}}
+    )
+    return html.Section(
+        [
+            dcc.Graph(id="atlas-map", figure=figure, config=parts.GRAPH_CONFIG, className="map"),
+            html.P(
+                "One point per slide; near points are slides that look alike. Axes have no unit.", className="quiet"
+            ),
+        ]
+    )
+
+
+def _nearest(catalog: Catalog, recipe: str, slide_id: str | None) -> html.Section:
+    if slide_id is None:
+        return html.Section(html.P("Click a slide for those that are most like it.", className="quiet"))
+    catalog.slide(slide_id)
+    rows = [
+        [html.Img(src=f"/picture/{other}/thumbnail.jpg?side=160", alt=""),
+         html.A(other, href=parts.slide_address(other, view=recipe)), f"{cosine:.4f}"]
+        for other, cosine in search.similar_slides(catalog, recipe, slide_id, NEAREST)
+    ]  # fmt: skip
+    title = html.H2(["Most like ", html.A(slide_id, href=parts.slide_address(slide_id, view=recipe))])
+    if not rows:
+        return html.Section([title, html.P("No other slide has a mean vector by this recipe.", className="quiet")])
+    return html.Section([title, parts.table(["", "Slide", "Cosine of mean vectors"], rows)])
+
+
+def _shares(catalog: Catalog, recipe: str) -> html.Section | None:
+    sql = """
+        SELECT slide_id, coalesce(label, 'domain ' || domain) AS label, sum(share) AS share FROM results.domain_summary
+        WHERE recipe = ? AND variant = (SELECT min(variant) FROM results.domain_summary WHERE recipe = ?) GROUP BY ALL"""
+    frame = catalog.frame(sql, recipe, recipe)
+    if frame.is_empty():
+        return None
+    figure = shares.label_shares(frame)
+    return html.Section(
+        [
+            html.H2("What slides are made of"),
+            html.P("Share of a slide's tiles whose domain looks most like a term.", className="quiet"),
+            dcc.Graph(id="atlas-shares", figure=figure, config=parts.GRAPH_CONFIG),
+        ]
+    )
