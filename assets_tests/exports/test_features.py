@@ -116,3 +116,32 @@ def test_the_same_results_are_the_same_bytes(made, tmp_path, export):
     export(made.features, again)
     assert first.written == again.unchanged
     assert again.written == []
+
+
+@pytest.fixture
+def halved(made):
+    """The same tiles as on a slide of twice the resolution: 448 px of level 0 that the encoder saw as 224."""
+    found = made.features
+    places = [pl.col(name) * 2 for name in ("x_px", "y_px", "size_px", "width_px", "height_px")]
+    slide = {**found.slide, "mpp": 0.25, "objective_power": 40.0}
+    return replace(found, slide=slide, tiles=found.tiles.with_columns(places))
+
+
+def test_sizes_and_places_follow_the_slide_s_resolution(made, halved, target):
+    from pathassets.exports.spatialdata_store import tile_spec
+
+    for export in (export_trident, export_slideflow, export_tiatoolbox):
+        export(halved, target)
+    folder = target.path / made.part
+    with h5py.File(folder / f"{made.slide_id}.h5") as file:
+        said, coords = dict(file["coords"].attrs), file["coords"][:]
+    assert (said["patch_size"], said["patch_size_level0"]) == (224, 448)
+    assert (said["level0_magnification"], said["target_magnification"]) == (40, 20)
+    np.testing.assert_array_equal(coords, made.features.corners * 2)
+    index = np.load(folder / f"{made.slide_id}.index.npz")["arr_0"]
+    np.testing.assert_array_equal(index, made.features.corners * 2 + 224)
+    assert json.loads((folder / "bags_config.json").read_text())["tile_um"] == 112
+    group = zarr.open_group(folder / f"{made.slide_id}.tiatoolbox.zarr", mode="r")
+    np.testing.assert_array_equal(group["coordinates"][:, :2], made.features.corners)
+    spec = tile_spec(halved)
+    assert (spec["width"], spec["base_downsample"], spec["mpp"]) == (224, 2.0, 0.5)

@@ -269,4 +269,5 @@ def test_unreadable_rows_of_a_foreign_file_stay_marked(made: Made, home, tmp_pat
     found = gather(session, made.slide_id, adopted_recipes(session)[0])
     assert found.tiles["status"].to_list().count("unreadable") == 1
     assert found.row["n_bad_tiles"] == 1
+    assert (found.row["mpp"], found.size_px) == (2 * made.features.slide["mpp"], (448, 448)), "as the file says"
     assert load_outcome(session, made.slide_id, next(n for n in chain(session.study) if n.step is Step.EMBEDDINGS))

@@ -101,12 +101,14 @@ def test_a_study_s_report_has_every_slide_and_every_problem(made: Made):
         assert slide_id in cells
     assert "not_a_slide" in cells
     assert made.features.row["weights_sha256"] in cells
+    assert str(made.home) not in cohort_report(made.session)
 
 
 def test_a_slide_that_failed_has_a_report_of_why(made: Made):
     text = slide_report(made.session, made.bad_id)
     assert "not_a_slide" in text
     assert "has no embeddings" in text
+    assert str(made.home) not in text, "messages name files; a report does not"
 
 
 def test_a_report_needs_no_slide_file(made: Made, tmp_path):

@@ -18,13 +18,13 @@ from pathassets.figures.maps import slide_map_image
 from pathassets.figures.slide_pictures import load_thumbnail
 from pathassets.recipes import Recipe
 from pathassets.report.page import Cell, Picture, Section, Table, facts, html, records
+from pathassets.report.problems import problems
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.naming import slide_ids
 from pathassets.steps.session import Session
 
 THUMBNAIL_PX = 96
 THUMBNAIL_BYTES = 4_000
-_OUTCOME = ("slide_id", "step", "recipe", "status", "reason", "message", "remedy")
 
 
 def cohort_report(session: Session) -> str:
@@ -37,10 +37,10 @@ def cohort_report(session: Session) -> str:
     if not ids:
         raise ConfigError("there are no slides in this study", remedy="Add some with `pathassets run PATH`.")
     outcomes = session.tables.scan("outcomes").collect()
-    sections = [_slides(session, ids, outcomes), _problems(outcomes)]
+    sections = [_slides(session, ids, outcomes), problems(session, outcomes, of_many=True)]
     for recipe in session.study.recipes:
         sections += _recipe(session, recipe)
-    sections.append(_encoders(session))
+    sections += _encoders(session)
     lead = f"{len(ids)} slides, by pathassets {__version__}. Not for diagnosis."
     return html(f"Study {session.study.name}", sections, lead)
 
@@ -67,13 +67,6 @@ def _small(session: Session, slide_id: str) -> bytes | None:
 def _worst(outcomes: pl.DataFrame) -> str:
     found = set(outcomes["status"])
     return next((status for status in ("failed", "empty", "flagged") if status in found), "ok")
-
-
-def _problems(outcomes: pl.DataFrame) -> Section:
-    odd = outcomes.filter(pl.col("reason").is_not_null()).sort("slide_id", "step")
-    if odd.is_empty():
-        return Section("What deserves a look", "Nothing: every step of every slide went well.")
-    return Section("What deserves a look", table=records(odd.to_dicts(), _OUTCOME))
 
 
 def _recipe(session: Session, recipe: Recipe) -> Iterator[Section]:
@@ -111,9 +104,10 @@ def _domains(frame: pl.DataFrame) -> Table:
     return Table(("slide", "domain", "tiles", "share", "contiguity"), rows)
 
 
-def _encoders(session: Session) -> Section:
+def _encoders(session: Session) -> Iterator[Section]:
     cards = session.tables.scan("encoders").collect()
     named = {recipe.encoder for recipe in session.study.recipes}
     used = cards.filter(pl.col("name").is_in(list(named))).to_dicts()
     columns = ("name", "dim", "description", "licence", "citation", "sha256")
-    return Section("Encoders", table=records(used, columns))
+    if used:
+        yield Section("Encoders", table=records(used, columns))

@@ -20,7 +20,8 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;paddin
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #ddd}h3{font-size:1rem;margin-bottom:.3rem}
 table{border-collapse:collapse;margin:.6rem 0;font-size:.9rem}td,th{padding:.2rem .7rem .2rem 0;text-align:left;vertical-align:top}
 th{border-bottom:1px solid #bbb;font-weight:600}td.number{text-align:right;font-variant-numeric:tabular-nums}
-td{overflow-wrap:anywhere}figure{display:inline-block;margin:.4rem 1rem .4rem 0;vertical-align:top}
+td{overflow-wrap:break-word;max-width:26rem}td img{display:block;margin-bottom:.2rem}
+figure{display:inline-block;margin:.4rem 1rem .4rem 0;vertical-align:top}
 figure img{display:block;border:1px solid #ddd}figure.tile img{width:112px;height:112px;object-fit:cover}
 figure.tile{margin-right:.4rem}figcaption{font-size:.8rem;color:#555;max-width:30rem}figure.tile figcaption{max-width:112px}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.4em}p.note{color:#555}
@@ -34,7 +35,8 @@ _TEMPLATE = """<!DOCTYPE html>
 {% for section in sections %}
 <h{{ section.level }}>{{ section.title }}</h{{ section.level }}>
 {% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
-{% if section.table %}<table><thead><tr>{% for name in section.table.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
+{% if section.table %}<table>{% if section.table.columns %}<thead><tr>
+{% for name in section.table.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead>{% endif %}<tbody>
 {% for row in section.table.rows %}<tr>{% for cell in row %}<td{% if cell.number %} class="number"{% endif %}>
 {%- if cell.colour %}<span class="swatch" style="background:{{ cell.colour }}"></span>{% endif -%}
 {%- if cell.image %}<img src="{{ cell.image }}" alt="">{% endif -%}{{ cell.text }}</td>{% endfor %}</tr>
@@ -126,9 +128,9 @@ class Section:
 
 
 def facts(values: Mapping[str, Any]) -> Table:
-    """Names and values as a table of two columns; what is empty is left out."""
-    rows = [(Cell(name), Cell(value)) for name, value in values.items() if value not in (None, "", [], {})]
-    return Table(("", ""), rows)
+    """Names and values as a table of two columns without a heading; what is empty is left out."""
+    rows = [(Cell(name), Cell(Cell(value).text)) for name, value in values.items() if value not in (None, "", [], {})]
+    return Table((), rows)
 
 
 def records(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:

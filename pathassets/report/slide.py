@@ -16,6 +16,7 @@ from pathassets import __version__
 from pathassets.core import palette
 from pathassets.core.qc import QC_COLUMNS
 from pathassets.errors import PathassetsError, Reason, SlideError
+from pathassets.exports.adopted import adopted_recipes
 from pathassets.exports.gather import SlideFeatures, gather
 from pathassets.exports.pictures import overlay_pictures, tissue_picture
 from pathassets.figures import overlays
@@ -23,13 +24,14 @@ from pathassets.figures.slide_pictures import load_thumbnail
 from pathassets.recipes import Recipe
 from pathassets.report.crops import best_of_term, crops, nearest_to_mean
 from pathassets.report.page import Cell, Picture, Section, Table, facts, html, records
+from pathassets.report.problems import problems
+from pathassets.steps.embedded import recipe_part
 from pathassets.steps.session import Session
 
 if TYPE_CHECKING:
     from pathassets.slides import Slide
 
-_OUTCOME = ("step", "recipe", "status", "reason", "message", "remedy")
-_MADE = ("step", "recipe", "created_at", "digest", "code_version", "pathassets_version", "seconds")
+_MADE = ("step", "recipe", "created_at", "digest", "code_version", "pathassets_version")
 
 
 def slide_report(session: Session, slide_id: str) -> str:
@@ -46,8 +48,8 @@ def slide_report(session: Session, slide_id: str) -> str:
     outcomes = outcomes.sort("created_at", nulls_last=True)
     with ExitStack() as stack:
         slide, why_not = _opened(session, slide_id, stack)
-        sections = [*_about(session, slide_id, row), _outcomes(outcomes)]
-        for recipe in session.study.recipes:
+        sections = [*_about(session, slide_id, row), problems(session, outcomes)]
+        for recipe in _recipes(session, slide_id):
             sections += _recipe(session, slide_id, recipe, slide, why_not)
         sections.append(_quality(session, slide_id))
         sections.append(_provenance(outcomes))
@@ -82,11 +84,11 @@ def _about(session: Session, slide_id: str, row: dict[str, Any]) -> Iterator[Sec
     yield Section("The slide", table=facts(named), pictures=pictures)
 
 
-def _outcomes(outcomes: pl.DataFrame) -> Section:
-    odd = outcomes.filter(pl.col("reason").is_not_null())
-    if odd.is_empty():
-        return Section("What deserves a look", "Nothing: every step went well.")
-    return Section("What deserves a look", table=records(odd.to_dicts(), _OUTCOME))
+def _recipes(session: Session, slide_id: str) -> list[Recipe]:
+    """The study's recipes, and those of features that were adopted for this slide."""
+    adopted = adopted_recipes(session)
+    here = [r for r in adopted if session.tables.exists("embeddings", slide_id, recipe_part(r))]
+    return [*session.study.recipes, *here]
 
 
 def _recipe(session: Session, slide_id: str, recipe: Recipe, slide: Slide | None, why_not: str) -> Iterator[Section]:
@@ -134,10 +136,11 @@ def _domain_table(rows: list[dict[str, Any]]) -> Table:
 def _terms(features: SlideFeatures, slide: Slide | None) -> Iterator[Section]:
     if slide is None:
         return
+    if features.terms:
+        yield Section("Terms", "Probability among the terms asked for, not of a finding.", level=3)
     for term in features.terms:
         found = crops(slide, features, best_of_term(features, term))
-        note = "Probability among the terms asked for, not of a finding."
-        yield Section(f"Tiles that look most like: {term}", note, pictures=found, level=3)
+        yield Section(f"Tiles that look most like: {term}", pictures=found, level=3)
 
 
 def _quality(session: Session, slide_id: str) -> Section:
