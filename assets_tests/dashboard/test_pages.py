@@ -42,7 +42,7 @@ def shown(context: Context, address: str) -> str:
 def test_the_cohort_page_has_a_row_for_every_file(context: Context, finished: Finished):
     frame = cohort.rows(context.catalog, VIEW)
     assert sorted(frame["slide_id"]) == sorted(
-        [finished.first, finished.second, finished.gone, finished.half, finished.broken]
+        [finished.first, finished.second, finished.gone, finished.half, finished.broken, finished.unscaled]
     )
     rows = {row["slide_id"]: row for row in frame.iter_rows(named=True)}
     first = rows[finished.first]
@@ -74,7 +74,8 @@ ADDRESSES = [
     "/slide/{first}", f"/slide/{{first}}?view={VIEW}&layer=term:adipose&least=30&scale=viridis&opacity=20&tile=3",
     "/slide/{first}?view=small&layer=column:sharpness", "/slide/{first}?view=../..&layer=x&scale=x&opacity=-5&least=1e9",
     "/slide/{first}?x=100&y=100&w=500&lasso=1,2;3,4;5,6&method=pca", "/slide/{first}?lasso=;;;&x=a&y=b&w=c&tile=x",
-    "/slide/{gone}", "/slide/{half}", "/slide/{broken}", "/search", "/search?text=adipose", "/search?text=fat cells",
+    "/slide/{gone}", "/slide/{half}", "/slide/{broken}", "/slide/{unscaled}", "/search",
+    "/search?text=adipose", "/search?text=fat cells",
     "/search?slide={first}&tile=3", "/atlas", "/atlas?colour=patient&slide={first}", "/atlas?colour=slide_id&recipe=x",
     "/sql", "/sql?q=SELECT 1", "/sql?q=DROP TABLE slides", "/sql?q=SELECT * FROM read_text('/etc/passwd')",
 ]  # fmt: skip
@@ -84,8 +85,10 @@ ADDRESSES = [
 def test_every_address_gives_a_page_that_names_no_path(context: Context, finished: Finished, address: str):
     filled = address.replace("{first}", finished.first).replace("{gone}", finished.gone)
     filled = filled.replace("{half}", finished.half).replace("{broken}", finished.broken)
+    filled = filled.replace("{unscaled}", finished.unscaled)
     text = shown(context, filled)
     assert str(finished.study.home) not in text
+    assert finished.study.home.name not in text, "nor a part of it"
     assert "no such" not in text
     assert "Not found" not in text
 

@@ -95,7 +95,7 @@ def walk(browser, address: str) -> Iterator[Walk]:
 def test_all_slides(walk: Walk, finished: Finished):
     walk.go("/")
     walk.page.get_by_role("link", name=finished.first).wait_for()
-    assert walk.page.locator("h1").inner_text() == "5 slides"
+    assert walk.page.locator("h1").inner_text() == "6 slides"
     walk.page.wait_for_function(
         "[...document.querySelectorAll('img.thumb')].filter(i => i.naturalWidth > 0).length >= 3"
     )

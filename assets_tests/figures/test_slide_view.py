@@ -70,7 +70,8 @@ def test_the_map_has_the_colours_of_the_slide():
     on_slide = slide_view.slide_view(tiles(), layer, (1000, 800), 0.5).data[0]
     xy = np.random.default_rng(1).normal(size=(12, 2))
     xy[2] = np.nan
-    points = slide_view.tile_map(xy, layer, marked=4).data[0]
+    faint, points, ring = slide_view.tile_map(xy, layer, marked=4).data
+    assert (len(faint.x), len(ring.x)) == (0, 1)
     assert points.marker.colorscale == on_slide.colorscale
     assert (points.marker.cmin, points.marker.cmax) == (on_slide.zmin, on_slide.zmax)
     flat = np.asarray(on_slide.z).ravel()
@@ -81,7 +82,16 @@ def test_the_map_has_the_colours_of_the_slide():
 def test_a_tile_without_a_place_is_not_marked(marked: int | None):
     xy = np.zeros((12, 2))
     xy[2] = np.nan
-    assert len(slide_view.tile_map(xy, None, marked=marked).data) == 1
+    assert [len(trace.x) for trace in slide_view.tile_map(xy, None, marked=marked).data] == [0, 11]
+
+
+def test_tiles_that_the_layer_hides_are_faint_on_the_map():
+    values = np.arange(12.0)
+    values[:5] = np.nan
+    faint, points = slide_view.tile_map(np.zeros((12, 2)), Layer("x", values)).data
+    assert (len(faint.x), len(points.x)) == (5, 7)
+    assert faint.marker.color == palette.NO_DOMAIN_COLOUR
+    assert np.isfinite(np.asarray(points.marker.color)).all()
 
 
 def test_names_are_no_markup():

@@ -9,6 +9,7 @@ put into a path or into SQL.
 
 from __future__ import annotations
 
+import re
 import threading
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SLIDES_IN_MEMORY = 8
 # Of the manifest's columns, those that say where files lie.
 _PATHS = ("tissue_mask",)
+FOLDER = r"""(^|[\s"'(=:,\[])(?:/[^/\s"']+)+/"""
+"""Folders in a sentence, for Python and for DuckDB; what stands before them is the first group."""
 
 
 class UnknownNameError(PathassetsError, LookupError):
@@ -146,9 +149,17 @@ class Catalog:
         return self.frame(sql, slide_id)["geometry"].to_list()
 
     def outcomes(self, slide_id: str) -> pl.DataFrame:
-        """What became of the slide's steps."""
-        columns = "step, tiling, recipe, status, reason, message, remedy, seconds"
-        return self.frame(f"SELECT {columns} FROM results.outcomes WHERE slide_id = ? ORDER BY created_at", slide_id)
+        """What became of the slide's steps, in words that name no folder."""
+        columns = "o.step, o.tiling, o.recipe, o.status, o.reason, o.message, o.remedy, o.seconds, s.path"
+        sql = f"SELECT {columns} FROM results.outcomes o JOIN results.slides s USING (slide_id) WHERE slide_id = ?"
+        frame = self.frame(f"{sql} ORDER BY o.created_at", slide_id)
+        texts = {
+            name: [text and without_folders(text, path) for text, path in zip(frame[name], frame["path"], strict=True)]
+            for name in ("message", "remedy")
+        }
+        return frame.drop("path").with_columns(
+            pl.Series(name, values, dtype=pl.String) for name, values in texts.items()
+        )
 
     def embeddings_row(self, slide_id: str, recipe: str) -> dict[str, Any] | None:
         """The slide's row of `embeddings`, `uri` made absolute; None where there is none."""
@@ -177,6 +188,12 @@ class Catalog:
     def _read_tiles(self, version: str, slide_id: str, tiling: str) -> pl.DataFrame:
         sql = "FROM results.tiles WHERE slide_id = ? AND tiling = ? ORDER BY tile_id"
         return self.frame(sql, slide_id, tiling)
+
+
+def without_folders(text: str, path: str = "") -> str:
+    """`text` with the names of files alone; `path` is taken as a whole, whatever stands in it."""
+    whole = text.replace(path, PurePosixPath(path).name) if path else text
+    return re.sub(FOLDER, r"\1…/", whole)
 
 
 def tiling_of(view: str) -> str:

@@ -11,7 +11,6 @@ the functions it calls run no further SQL and tell nothing of the machine. Time,
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pathassets.dashboard.catalog import Catalog
+from pathassets.dashboard.catalog import FOLDER, Catalog, without_folders
 from pathassets.errors import ConfigError, PathassetsError, Reason, StudyError
 from pathassets.store import layout
 from pathassets.store.ingest import VIEWS, quoted
@@ -45,8 +44,6 @@ _FUNCTIONS = {
     "format_type", "get_block_size",
 }  # fmt: skip
 _PREFIXES = ("read_", "duckdb_", "pragma_", "pg_", "parquet_", "sniff_", "sqlite_", "scan_", "st_")
-# A folder's path in a sentence: what is left is the file's name.
-_FOLDER = r"""(^|[\s"'(=:,\[])(?:/[^/\s"']+)+/"""
 # Columns in which somebody's path may stand.
 _WITH_PATHS = {"slides": ("path",), "problems": ("path",)}
 _LISTS_WITH_PATHS = {"slides": ("other_paths",)}
@@ -129,7 +126,7 @@ def _expression(table: str, column: str, dtype: str) -> str:
     if table in ("outcomes", "problems"):  # the file that it is about may lie in folders with blanks in their names
         path = "(SELECT s.path FROM snapshot.main.slides s WHERE s.slide_id = one.slide_id)"
         text = f"coalesce(replace({name}, {path}, parse_filename({path})), {name})"
-    return f"regexp_replace({text}, {quoted(_FOLDER)}, '\\1…/', 'g') AS {name}"
+    return f"regexp_replace({text}, {quoted(FOLDER)}, '\\1…/', 'g') AS {name}"
 
 
 def _checked(con: duckdb.DuckDBPyConnection, sql: str) -> str:
@@ -228,7 +225,7 @@ def _run(con: duckdb.DuckDBPyConnection, sql: str, seconds: float) -> pl.DataFra
 
 def _plainly(error: Exception) -> PathassetsError:
     """DuckDB's first line without folders."""
-    line = re.sub(_FOLDER, r"\1…/", str(error).strip().partition("\n")[0])
+    line = without_folders(str(error).strip().partition("\n")[0])
     return ConfigError(line[:400], remedy="Tables and columns are listed beside the box.")
 
 

@@ -18,7 +18,7 @@ from pathassets.figures.interactive import Grid, Layer
 
 if TYPE_CHECKING:
     import polars as pl
-    from plotly.graph_objects import Figure, Heatmap, Scatter
+    from plotly.graph_objects import Figure, Heatmap, Scatter, Scattergl
     from shapely.geometry.base import BaseGeometry
 
 # Beyond this an outline's corners cannot be told apart on a screen that shows the whole slide.
@@ -75,7 +75,7 @@ def slide_view(
 
 
 def tile_map(xy: NDArray[np.floating], layer: Layer | None, marked: int | None = None, method: str = "") -> Figure:
-    """Tiles as points in feature space, coloured as on the slide.
+    """Tiles as points in feature space, coloured as on the slide; those that the layer does not show are faint.
 
     Args:
         xy: (n, 2).
@@ -83,15 +83,16 @@ def tile_map(xy: NDArray[np.floating], layer: Layer | None, marked: int | None =
         marked: Row of the tile that is looked at.
         method: Named on the axes, as umap.
     """
-    from plotly.graph_objects import Figure, Scattergl
+    from plotly.graph_objects import Figure
 
-    marker: dict[str, Any] = {"size": 4 if len(xy) > 3000 else 6, "opacity": 0.8, **_marker_colours(layer)}
-    shown = np.isfinite(xy).all(axis=1)
-    figure = Figure(Scattergl(x=xy[shown, 0], y=xy[shown, 1], mode="markers", hoverinfo="skip",
-                              marker=_only(marker, shown)))  # fmt: skip
-    if marked is not None and shown[marked]:
+    placed = np.isfinite(xy).all(axis=1)
+    colours, drawn = _marker_colours(layer, len(xy))
+    size = 4 if len(xy) > 3000 else 6
+    figure = Figure(_points(xy, placed & ~drawn, {"color": palette.NO_DOMAIN_COLOUR, "size": size}))
+    figure.add_trace(_points(xy, placed & drawn, {**colours, "size": size, "opacity": 0.8}))
+    if marked is not None and placed[marked]:
         ring = {"size": 16, "symbol": "circle-open", "color": "#000000", "line": {"width": 2}}
-        figure.add_trace(Scattergl(x=[xy[marked, 0]], y=[xy[marked, 1]], mode="markers", hoverinfo="skip", marker=ring))
+        figure.add_trace(_points(xy, np.arange(len(xy)) == marked, ring))
     axis = {"showticklabels": False, "zeroline": False, "showgrid": False, "showline": True, "mirror": True,
             "linecolor": "#cccccc"}  # fmt: skip
     name = interactive.safe(method)
@@ -105,21 +106,29 @@ def tile_map(xy: NDArray[np.floating], layer: Layer | None, marked: int | None =
     return figure
 
 
-def _marker_colours(layer: Layer | None) -> dict[str, Any]:
-    if layer is None:
-        return {"color": palette.ACCENT}
-    if layer.kind == "rgb":
-        colours = np.nan_to_num(np.asarray(layer.values, dtype=np.float64), nan=221.0).astype(int)
-        return {"color": [f"rgb({r},{g},{b})" for r, g, b in colours.tolist()]}
-    values, style = interactive.coloured(layer)
-    return {"color": values, "cmin": style["zmin"], "cmax": style["zmax"], "colorscale": style["colorscale"]}
+def _points(xy: NDArray[np.floating], shown: NDArray[np.bool_], marker: dict[str, Any]) -> Scattergl:
+    from plotly.graph_objects import Scattergl
 
-
-def _only(marker: dict[str, Any], shown: NDArray[np.bool_]) -> dict[str, Any]:
     colour = marker["color"]
-    if isinstance(colour, str):
-        return marker
-    return {**marker, "color": colour[shown] if isinstance(colour, np.ndarray) else np.asarray(colour)[shown].tolist()}
+    if isinstance(colour, np.ndarray):
+        colour = colour[shown].tolist() if colour.dtype.kind == "U" else colour[shown]
+    return Scattergl(
+        x=xy[shown, 0], y=xy[shown, 1], mode="markers", hoverinfo="none", marker={**marker, "color": colour}
+    )
+
+
+def _marker_colours(layer: Layer | None, n: int) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+    """The points' colours, and which of the n are drawn in them."""
+    if layer is None:
+        return {"color": palette.ACCENT}, np.ones(n, dtype=bool)
+    if layer.kind == "rgb":
+        colours = np.asarray(layer.values, dtype=np.float64)
+        known = np.asarray(np.isfinite(colours).all(axis=1))
+        names = [f"rgb({r},{g},{b})" for r, g, b in np.nan_to_num(colours).astype(int).tolist()]
+        return {"color": np.array(names)}, known
+    values, style = interactive.coloured(layer)
+    scale = {"cmin": style["zmin"], "cmax": style["zmax"], "colorscale": style["colorscale"]}
+    return {"color": values, **scale}, np.isfinite(values)
 
 
 def _legend(layer: Layer) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _columns(frame: pl.DataFrame, recipe: str | None) -> list[dict[str, Any]]:
         ("tissue_mm2", "Tissue (mm²)"), ("tiles", "Tiles"), ("domains", "Domains"), ("inked_percent", "Inked tiles (%)"),
     )  # fmt: skip
     picture = {"field": "slide_id", "colId": "picture", "headerName": "", "cellRenderer": "Thumbnail", "sortable": False,
-               "filter": False, "width": 96, "pinned": "left"}  # fmt: skip
+               "filter": False, "width": 112, "suppressAutoSize": True, "pinned": "left"}  # fmt: skip
     name = {"field": "slide_id", "headerName": "Slide", "cellRenderer": "SlideLink", "pinned": "left", "minWidth": 180,
             "cellRendererParams": {"view": recipe or ""}}  # fmt: skip
     found = [
