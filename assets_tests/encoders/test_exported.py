@@ -17,8 +17,11 @@ import timm
 import torch
 from torchvision import models
 
+from pathassets.config import Study
 from pathassets.encoders import get_card, load_encoder, torchvision_models, weights_are_here, weights_digest
 from pathassets.errors import EncoderError, Reason
+from pathassets.steps.publish import publish_results
+from pathassets.steps.session import Session
 from pathassets.testing import check_encoder
 
 WIDTH = 64
@@ -269,3 +272,16 @@ def test_without_a_network_torchvisions_weights_are_missing_with_a_remedy(tmp_pa
     with pytest.raises(EncoderError, match="cannot be fetched: OSError") as caught:
         load_encoder("alexnet_imagenet", device="cpu")
     assert "docs.pytorch.org" in caught.value.remedy
+
+
+@pytest.mark.parametrize("program", ["pt2"], indirect=True)
+def test_a_study_with_a_program_publishes_its_card(program, tmp_path):
+    (tmp_path / "pathassets.toml").write_text(
+        f'[[recipes]]\nencoder = "exported"\nweights = "{program}"\nencoder_kwargs = {{dim = {WIDTH}, input_px = 64}}\n'
+    )
+    session = Session(Study(tmp_path))
+    publish_results(session)
+    rows = {row["name"]: row for row in session.tables.read("encoders").to_dicts()}
+    assert (rows["exported"]["dim"], rows["exported"]["input_px"]) == (WIDTH, 64)
+    assert rows["uni"]["bibtex"].startswith("@article")
+    assert session.encoder(session.study.recipes[0]).dim == WIDTH

@@ -9,8 +9,11 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError
 
+from pathassets.cli import doctor, running
+from pathassets.config import Study
 from pathassets.encoders import check_access, check_licence, get_card, licences, load_encoder
 from pathassets.errors import EncoderError, Reason
+from pathassets.steps.session import Session
 
 
 @pytest.mark.parametrize(
@@ -112,3 +115,42 @@ def test_weights_that_nobody_publishes_ask_for_a_file(hub):
     with pytest.raises(EncoderError, match="ctranspath has no weights on the hub") as caught:
         check_access("ctranspath")
     assert "github.com/Xiyue-Wang/TransPath" in caught.value.remedy
+
+
+# In a study
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "pathassets.toml").write_text(
+        '[study]\nlicences = ["commercial"]\n[[recipes]]\nencoder = "uni"\n[[recipes]]\nencoder = "demo-vlm"\n'
+    )
+    return tmp_path
+
+
+def test_a_study_uses_no_weights_that_it_does_not_allow(home):
+    session = Session(Study(home))
+    uni, demo = session.study.recipes
+    for use in (session.weights_sha256, session.encoder):
+        with pytest.raises(EncoderError, match="uni is under CC-BY-NC-ND-4"):
+            use(uni)
+    assert len(session.weights_sha256(demo)) == 64
+    assert session.weights_sha256(uni.model_copy(update={"random_weights": True})).startswith("random-")
+
+
+def test_the_doctor_says_what_is_not_allowed_and_the_terms_of_what_is(home):
+    found = {line.check: line for line in doctor.diagnose(Study(home))}
+    refused = next(line for check, line in found.items() if check.endswith("/uni"))
+    assert refused.status == "failed"
+    assert "this study allows commercial only" in refused.finding
+    assert (
+        "commercial use allowed" in next(line for check, line in found.items() if check.endswith("/demo_vlm")).finding
+    )
+
+
+def test_a_run_refuses_before_anything_is_written(home):
+    settings = (home / "pathassets.toml").read_text()
+    request = running.Request(home=home, encoders=("UNI",))
+    with pytest.raises(EncoderError, match="uni is under"):
+        running.prepare(request)
+    assert (home / "pathassets.toml").read_text() == settings

@@ -51,7 +51,7 @@ def test_every_entry_says_nothing_that_nobody_reads():
         assert set(encoder.entry) <= read, name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_the_whole_network_has_the_length_and_the_size_of_its_card(name):
     """On torch's meta device: shapes and numbers of parameters, no memory."""
     with torch.device("meta"):
@@ -62,6 +62,16 @@ def test_the_whole_network_has_the_length_and_the_size_of_its_card(name):
     assert tuple(vectors.shape) == (2, card.dim)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     assert millions == pytest.approx(card.params_m, rel=2e-3)
+
+
+def test_networks_of_one_shape_have_cards_of_one_shape():
+    by_shape = {}
+    for encoder in zoo.encoders().values():
+        card = encoder.card()
+        shape = str([encoder.entry.get(key) for key in SHAPE])
+        by_shape.setdefault(shape, set()).add((card.dim, card.params_m, card.input_px, card.pooling))
+    assert len(by_shape) == len(DISTINCT) < len(NAMES)
+    assert {shape: found for shape, found in by_shape.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize("name", DISTINCT)

@@ -70,12 +70,14 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
     check_home(request.home)
     check_paths(request)
     fresh = init_home(request.home)
+    from pathassets.encoders import canonical
+
     recipes = None
     if request.changes_recipes:
         _check_asked_for(request)
         recipes = add_recipes(
             request.home,
-            list(request.encoders),
+            [canonical(name) for name in request.encoders],
             tile_px=request.tile_px,
             mpp=request.mpp,
             weights=str(request.weights) if request.weights else None,

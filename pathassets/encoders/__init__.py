@@ -6,12 +6,13 @@ Importing this package loads no network library: cards and hashes are asked for 
 from pathassets.encoders.card import EncoderCard
 from pathassets.encoders.licences import check_licence
 from pathassets.encoders.loading import check_access, check_device, load_encoder, weights_are_here
-from pathassets.encoders.registry import EncoderSpec, get_card, has_text, list_cards
+from pathassets.encoders.registry import EncoderSpec, canonical, get_card, has_text, list_cards
 from pathassets.encoders.weights import weights_digest
 
 __all__ = [
     "EncoderCard",
     "EncoderSpec",
+    "canonical",
     "check_access",
     "check_device",
     "check_licence",

@@ -29,9 +29,9 @@ POOLING = {
     "cls+mean": "class token, then the mean of the patch tokens",
     "attention": "attention pooling with a learned query",
     "layer3": "mean of the third stage's map",
-    "model": "the network's own",
+    "avg": "mean of the last map",
+    "map": "the network's own attention pooling",
 }
-HEAD = " through {} linear layer(s) to {}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ class ZooEncoder:
     @property
     def _pooling(self) -> str:
         head, unit = self.entry.get("head", []), ", scaled to length 1" if self.entry.get("unit") else ""
-        return POOLING[self.entry["pool"]] + (HEAD.format(len(head), head[-1]) if head else "") + unit
+        layers = (
+            f"a linear layer to {head[0]}" if len(head) == 1 else f"{len(head)} layers to {head[-1]}" if head else ""
+        )
+        return ", ".join(filter(None, (POOLING[self.entry["pool"]], layers))) + unit
 
     def build(self, **kwargs: Any) -> torch.nn.Module:
         """The network with untrained weights; `kwargs` go to timm and win over the table."""

@@ -28,7 +28,7 @@ class TileNetwork(nn.Module):
 
     Args:
         trunk: A timm model without a classifier.
-        pool: `cls`, `mean`, `cls+mean`: of the normalised tokens; `attention`: `AttentionPool` over them; else the trunk's own.
+        pool: `cls`, `mean`, `cls+mean`: of the normalised tokens; `attention`: `AttentionPool` over them; else the trunk's own pooling.
         attention: The pooling layer of `attention`.
         head: What follows.
         unit: Scale vectors to length one.
@@ -54,7 +54,7 @@ class TileNetwork(nn.Module):
         return functional.normalize(vectors.float(), dim=1).to(vectors.dtype) if self.unit else vectors
 
     def _pooled(self, images: Tensor) -> Tensor:
-        if self.how in ("model", "layer3"):
+        if self.how in ("avg", "map", "layer3"):
             return self.trunk(images)
         tokens = self.trunk.forward_features(images)  # type: ignore[operator]
         if self.how == "attention":

@@ -13,8 +13,10 @@ def publish_results(session: Session) -> Published:
     """Brings the encoders' cards up to date and publishes the snapshot; does nothing when nothing has changed."""
     from pathassets.encoders import get_card, list_cards
 
-    used = {recipe.encoder for recipe in session.study.recipes}
-    cards = {card.name: card for card in [*list_cards(), *(get_card(name) for name in sorted(used))]}
+    cards = {card.name: card for card in list_cards()}
+    for recipe in session.study.recipes:
+        card = get_card(recipe.encoder, recipe.encoder_kwargs)
+        cards.setdefault(card.name, card)
     session.tables.write("encoders", [card.to_row() for card in cards.values()], slide_id=None)
     return publish(session.root, session.study.home)
 
