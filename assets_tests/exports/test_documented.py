@@ -65,6 +65,10 @@ def test_every_command_does_what_it_says(place):
 def test_the_round_trip_with_runs_between(place):
     from support.commands import run_command
 
-    for line in COMMANDS:
-        run = run_command(*shlex.split(line)[1:])
-        assert run.returncode == 0, f"{line}: {run.stdout} {run.stderr}"
+    first = next(number for number, line in enumerate(COMMANDS) if line.startswith("pathassets import"))
+    for line in COMMANDS[first:]:
+        if line in SLOW:
+            run = run_command(*shlex.split(line)[1:])
+            assert run.returncode == 0, f"{line}: {run.stdout} {run.stderr}"
+        else:
+            assert _run(line).exit_code == 0, line

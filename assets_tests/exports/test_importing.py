@@ -271,3 +271,44 @@ def test_unreadable_rows_of_a_foreign_file_stay_marked(made: Made, home, tmp_pat
     assert found.row["n_bad_tiles"] == 1
     assert (found.row["mpp"], found.size_px) == (2 * made.features.slide["mpp"], (448, 448)), "as the file says"
     assert load_outcome(session, made.slide_id, next(n for n in chain(session.study) if n.step is Step.EMBEDDINGS))
+
+
+def _claims(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", shape=(10**9, 1024), dtype=np.float32, chunks=(1, 1024))
+        file["coords"] = np.zeros((3, 2), int)
+
+
+def _links(path):
+    with h5py.File(path.with_name("other.h5"), "w") as file:
+        file["features"] = np.zeros((3, 4), np.float32)
+    with h5py.File(path, "w") as file:
+        file["features"] = h5py.ExternalLink("other.h5", "/features")
+        file["coords"] = np.zeros((3, 2), int)
+
+
+def _expands(path):
+    torch.save(torch.zeros(1).expand(10**9, 1024), path)
+    np.savez(path.with_suffix(".index.npz"), np.zeros((3, 2), int))
+
+
+def _inflates(path):
+    torch.save(torch.zeros(3, 4), path)
+    np.savez_compressed(path.with_suffix(".index.npz"), np.zeros((10**7, 2), int))
+
+
+@pytest.mark.parametrize(
+    ("form", "make", "what"),
+    [
+        ("trident", _claims, "more than it can"),
+        ("trident", _links, "not in the file itself"),
+        ("slideflow", _expands, "more than it can"),
+        ("slideflow", _inflates, "more than it can"),
+    ],
+)
+def test_files_that_claim_more_than_they_hold_are_refused(home, tmp_path, form, make, what):
+    path = tmp_path / "file.pt"
+    make(path)
+    error = _run("import", form, path, "--slide", "good", "--encoder", "x", "--home", home).exception
+    assert isinstance(error, ConfigError), error
+    assert what in str(error)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pathassets.core.geometry import power_to_mpp
 from pathassets.errors import ConfigError, Reason
 
+MAX_INFLATION, MIN_CLAIM = 64, 1_000_000
 _NEEDED = "Say --tile-px and --mpp: the tile's edge in pixels and its µm per pixel as the encoder saw it."
 
 
@@ -77,9 +78,25 @@ def read_trident(path: Path, slide_mpp: float) -> ForeignFeatures:
     import h5py
 
     with _understood(path), h5py.File(path, "r") as file:
-        x, xy = file["features"][:], file["coords"][:]
+        x, xy = (_dataset(file, name, path) for name in ("features", "coords"))
         said = {name: _plain(value) for name, value in file["coords"].attrs.items()}
         return ForeignFeatures(*_checked(x, xy), False, _trident_grid(said, slide_mpp), said)
+
+
+def _dataset(file: Any, name: str, path: Path) -> NDArray[Any]:
+    """An array that lies in this very file, and of which there is as much as it says."""
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or file[name].is_virtual or file[name].external:
+        raise ValueError(f"{name} is not in the file itself")
+    _check_claim(file[name].size * file[name].dtype.itemsize, path)
+    return np.asarray(file[name][:])
+
+
+def _check_claim(n_bytes: int, path: Path) -> None:
+    """Features hardly compress: a small file that says it holds gigabytes would fill the memory with nothing."""
+    if n_bytes > MAX_INFLATION * path.stat().st_size + MIN_CLAIM:
+        raise ValueError(f"it says that it holds {n_bytes / 1e6:,.0f} MB, which is more than it can")
 
 
 def _trident_grid(said: Mapping[str, Any], slide_mpp: float) -> Grid:
@@ -100,8 +117,11 @@ def read_slideflow(path: Path, slide_mpp: float) -> ForeignFeatures:
 
     index, config = path.with_suffix(".index.npz"), path.with_name("bags_config.json")
     with _understood(path):
-        x = torch.load(path, map_location="cpu", weights_only=True).numpy()
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
+        _check_claim(tensor.numel() * tensor.element_size(), path)
+        x = tensor.numpy()
     with _understood(index), np.load(index, allow_pickle=False) as places:
+        _check_claim(sum(entry.file_size for entry in places.zip.infolist()), index)
         xy = places["arr_0"]
     said: dict[str, Any] = {}
     if config.is_file():
