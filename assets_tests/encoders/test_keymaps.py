@@ -343,3 +343,20 @@ def test_positions_of_another_picture_size_are_resampled():
 def test_every_layout_belongs_to_some_encoder():
     used = {encoder.card().key_map for encoder in zoo.encoders().values()}
     assert used == set(keymaps.LAYOUTS)
+
+
+@torch.no_grad()
+def test_conchs_positions_are_resampled_as_its_authors_do():
+    """Bilinear and not smoothed, where timm would take bicubic and smooth."""
+    network = narrow("conch/224")
+    state = {f"visual.trunk.{key}": ref.numbers(*value.shape) for key, value in network.trunk.state_dict().items()}
+    positions = state["visual.trunk.pos_embed"] = ref.numbers(1, 1 + 8 * 8, WIDTH)
+    pool, _ = ref.coca_pool("visual.attn_pool_contrast", 512, WIDTH, 1)
+    ref.norms(state, "visual.ln_contrast", width=512)
+    loaded("conch/224", network, state | pool)
+    grid = positions[:, 1:].reshape(1, 8, 8, WIDTH).permute(0, 3, 1, 2)
+    expected = (
+        functional.interpolate(grid, (4, 4), mode="bilinear", antialias=False).permute(0, 2, 3, 1).reshape(1, 16, WIDTH)
+    )
+    torch.testing.assert_close(network.trunk.pos_embed[:, 1:], expected)
+    torch.testing.assert_close(network.trunk.pos_embed[:, :1], positions[:, :1])

@@ -36,12 +36,14 @@ class Layout:
         rules: Regular expressions and what replaces them, applied in order to every name.
         unused: Names (after the rules) that an image encoder has no place for.
         before: Changes tensors before names are looked at.
+        positions: How position embeddings of another picture size are resampled: interpolation, antialias.
         after: Changes tensors when names are ours.
     """
 
     rules: Rules = ()
     unused: str = r"$^"
     before: Callable[[State], State] = dict
+    positions: tuple[str, bool] = ("bicubic", True)
     after: Callable[[State, nn.Module], State] = lambda state, trunk: state
 
 
@@ -65,7 +67,7 @@ def translate(state: State, model: nn.Module, layout: str) -> State:
         else:
             ours[name] = value
     ours = how.after(fused(ours), trunk)
-    ours |= resampled(ours, trunk)
+    ours |= resampled(ours, trunk, *how.positions)
     if not any(name.startswith("head.") for name in model.state_dict()):  # a projection that this encoder does without
         unused |= {UNUSED + name: ours.pop(name) for name in list(ours) if name.startswith("head.")}
     return {(name if name.startswith(PARTS) else f"trunk.{name}"): value for name, value in ours.items()} | unused
@@ -87,8 +89,8 @@ def fused(state: State) -> State:
     return found
 
 
-def resampled(state: State, trunk: nn.Module) -> State:
-    """Position embeddings of another picture size, resampled by timm as it does for its own weights."""
+def resampled(state: State, trunk: nn.Module, interpolation: str, antialias: bool) -> State:
+    """Position embeddings of another picture size, resampled by timm."""
     wanted, given = getattr(trunk, "pos_embed", None), state.get("pos_embed")
     if wanted is None or given is None or given.shape == wanted.shape or given.ndim != 3:
         return {}
@@ -96,7 +98,7 @@ def resampled(state: State, trunk: nn.Module) -> State:
 
     prefix = 0 if trunk.no_embed_class else int(trunk.num_prefix_tokens)  # type: ignore[arg-type]
     grid = list(trunk.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
-    return {"pos_embed": resample_abs_pos_embed(given, new_size=grid, num_prefix_tokens=prefix)}
+    return {"pos_embed": resample_abs_pos_embed(given, grid, None, prefix, interpolation, antialias)}
 
 
 # -- What renaming cannot say ------------------------------------------------------------------------------------------
@@ -310,6 +312,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
         r"^(text\.|text_decoder\.|logit_scale|visual\.(attn_pool|ln)_caption\.)",
         after=_clip,
+        positions=("bilinear", False),
     ),
     "conch-1.5": Layout(
         ((r"^trunk\.", ""), (r"^attn_pool_contrast\.", "pool."), *_ATTENTION_POOL, (r"^ln_contrast\.", "pool.norm."))

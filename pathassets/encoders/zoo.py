@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 TABLE = Path(__file__).with_name("zoo.toml")
 UNUSED = "unused:"
 """Before the names of a checkpoint's tensors that an image encoder has no place for."""
+# Where the lines of an entry were read; what an entry has from elsewhere, it says itself.
+SOURCES = {
+    "V": "the paper, TRIDENT and lazyslide-models; the network built here with that length and size",
+    "S": "the paper, TRIDENT and lazyslide-models",
+}
 # These name one entry, or are said of it alone: an entry that is `like` another does not take them over.
-OWN = ("like", "about", "also")
+OWN = ("like", "about", "also", "source")
 POOLING = {
     "cls": "class token",
     "mean": "mean of the patch tokens",
@@ -85,7 +90,7 @@ class ZooEncoder:
             citation=cited(paper),
             bibtex=bibtex(entry["paper"], paper),
             link=entry.get("link") or f"https://huggingface.co/{hub}",
-            source="zoo.toml",
+            source=entry.get("source") or SOURCES[entry.get("evidence", "V")],
             evidence=entry.get("evidence", "V"),
         )
 
