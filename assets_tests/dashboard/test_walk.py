@@ -141,7 +141,7 @@ def test_a_slide_up_close(walk: Walk, finished: Finished):
     walk.page.locator("#slide-viewer").focus()
     for _ in range(4):
         walk.page.keyboard.press("+")
-    walk.until_query_has("w=")
+    walk.until_query_has("&w=")
     walk.settle()
     assert walk.page.locator("#slide-bar-text").inner_text() != whole
     tiles = walk.page.evaluate(
@@ -201,6 +201,9 @@ def test_a_lasso_on_the_map(walk: Walk, finished: Finished):
     walk.until_query_has("lasso=")
     walk.page.reload()
     walk.page.locator("#slide-selection table").wait_for()
+    walk.page.get_by_role("button", name="Clear").click()
+    walk.page.locator("#slide-selection table").wait_for(state="detached")
+    walk.page.wait_for_function("!location.search.includes('lasso')")
 
 
 def test_slides_that_lack_something(walk: Walk, finished: Finished):

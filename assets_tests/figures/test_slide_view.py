@@ -51,9 +51,9 @@ def test_outlines_selection_and_the_tile_that_is_looked_at():
     selected = np.zeros(12, bool)
     selected[7] = True
     figure = slide_view.slide_view(tiles(), None, (1000, 800), 0.5, pieces=[piece], selected=selected, marked=6)
-    _, chosen, outline, mark = figure.data
-    assert np.nansum(np.asarray(chosen.z)) == 1
-    assert np.asarray(chosen.z)[1, 3] == 1
+    _, veil, outline, mark = figure.data
+    assert np.nansum(np.asarray(veil.z)) == 11
+    assert np.isnan(np.asarray(veil.z)[1, 3]), "tile 7 keeps its colour"
     assert max(value for value in outline.x if value is not None) == 200
     assert list(outline.x).count(None) == 2, "the hole has an outline too"
     assert outline.line.color == palette.TISSUE_OUTLINE

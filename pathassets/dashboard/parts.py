@@ -82,7 +82,8 @@ def number(value: Any, unit: str = "", digits: int = 4) -> str:
     """A number with its unit; a dash where there is none."""
     if value is None or value != value:
         return "–"
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+    whole = isinstance(value, int) or abs(value) >= 10**digits
+    text = f"{value:,.0f}" if whole else f"{value:.{digits}g}"
     return f"{text} {unit}".strip()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Beyond this an outline's corners cannot be told apart on a screen that shows the whole slide.
 OUTLINE_TOLERANCE_PX = 16
-SELECTED_OPACITY = 0.75
+VEIL_OPACITY = 0.8
 # The whole slide is shown with room beside it, where the legend covers nothing.
 LEGEND_ROOM = 1.2
 SHARED_LAYOUT = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "showlegend": False,
@@ -50,7 +50,7 @@ def slide_view(
         mpp: µm per level-0 px; None = axes in px.
         opacity: Of the layer, 0 to 1.
         pieces: Tissue in level-0 px.
-        selected: (n,) tiles to point out.
+        selected: (n,) tiles to point out: all others turn pale.
         marked: Row of the tile that is looked at.
 
     Returns:
@@ -66,7 +66,7 @@ def slide_view(
             figure.add_trace(interactive.layer_trace(grid, layer).update(opacity=opacity, **_legend(layer)))
         figure.add_trace(interactive.hover_trace(grid, tiles, [layer] if layer and layer.kind != "rgb" else []))
         if selected is not None and selected.any():
-            figure.add_trace(_selection(grid, selected))
+            figure.add_trace(_veil(grid, selected))
     figure.add_trace(_outlines(pieces, unit))
     if marked is not None:
         figure.add_trace(_mark(tiles.row(marked, named=True), unit))
@@ -138,12 +138,13 @@ def _legend(layer: Layer) -> dict[str, Any]:
     return {"colorbar": {"x": 0.995, "xanchor": "right", "y": 0.5, "bgcolor": "rgba(255,255,255,0.88)", "xpad": 8}}
 
 
-def _selection(grid: Grid, selected: NDArray[np.bool_]) -> Heatmap:
+def _veil(grid: Grid, selected: NDArray[np.bool_]) -> Heatmap:
+    """What is not selected turns pale: a colour for what is would be some layer's colour too."""
     from plotly.graph_objects import Heatmap
 
-    scale = [[0, palette.ACCENT], [1, palette.ACCENT]]
+    scale = [[0, "#ffffff"], [1, "#ffffff"]]
     return Heatmap(
-        z=grid.image(np.where(selected, 1.0, np.nan)), colorscale=scale, showscale=False, opacity=SELECTED_OPACITY,
+        z=grid.image(np.where(selected, np.nan, 1.0)), colorscale=scale, showscale=False, opacity=VEIL_OPACITY,
         hoverinfo="skip", **grid.axes,
     )  # fmt: skip
 

@@ -23,6 +23,9 @@
 
     const short = (value) => Number(value.toPrecision(4));
 
+    /* Numbers on a scale; domains and colours of PCA have none. */
+    const isScore = (layer) => Boolean(layer) && !layer.startsWith("domain:") && layer !== "pca";
+
     clientside.pathassets = {
         /* A page has come: its title, menus that send their form, Ctrl+Enter in the SQL box. */
         arrive: () => {
@@ -44,7 +47,10 @@
             return same();
         },
 
-        draw: (figure, facts, opacity) => {
+        draw: (figure, facts, opacity, layer) => {
+            ["least", "scale"].forEach((name) => {
+                document.getElementById(name).hidden = !isScore(layer);
+            });
             if (facts) {
                 window.pathassetsViewer.start(facts);
             }
@@ -69,9 +75,10 @@
             return JSON.stringify(corners) === JSON.stringify(before) ? same() : corners;
         },
 
+        clear: (clicks) => (clicks ? [null, null] : [same(), same()]),
+
         remember_slide: (view, layer, scale, opacity, least, outline, method, tile, lasso) => {
-            const score = Boolean(layer) && !layer.startsWith("domain:") && layer !== "pca";
-            ["least", "scale"].forEach((name) => (document.getElementById(name).hidden = !score));
+            const score = isScore(layer);
             remember({
                 view, layer, opacity, method, tile,
                 scale: score ? scale : null,

@@ -132,6 +132,7 @@
             const image = new Image();
             const done = () => {
                 loading -= 1;
+                load();
                 soon();
             };
             tiles.set(name, image);

@@ -175,6 +175,7 @@ def _map(context: Context, slide_id: str, view: str, query: Query) -> html.Secti
                     html.H2("Tiles in feature space"),
                     dcc.RadioItems(id="slide-method", options=[{"label": name.upper(), "value": name} for name in methods],
                                    value=method, inline=True),
+                    html.Button("Clear", id="slide-clear", title="Nothing drawn around any more"),
                 ],
                 className="tools",
             ),

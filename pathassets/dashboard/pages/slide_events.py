@@ -57,10 +57,15 @@ def _browser(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("pathassets", "draw"), Output("slide-remembered", "data"),
         Input("slide-graph", "figure"), Input("slide-facts", "data"), Input("slide-opacity", "value"),
+        Input("slide-layer", "value"),
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("pathassets", "lasso"), Output("slide-lasso", "data"), Input("slide-map", "selectedData"),
         State("slide-lasso", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    app.clientside_callback(
+        ClientsideFunction("pathassets", "clear"), Output("slide-lasso", "data", allow_duplicate=True),
+        Output("slide-map", "selectedData"), Input("slide-clear", "n_clicks"), prevent_initial_call=True,
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("pathassets", "remember_slide"), Output("slide-remembered", "storage_type"),
@@ -201,7 +206,7 @@ class Events:
             return layer, choice.about
         low, high = layer.limits or robust_limits(np.asarray(layer.values, dtype=np.float64))
         edge = low + (high - low) * (least or 0) / 100
-        hidden = f"; hidden below {edge:.3g}" if least else ""
+        hidden = f"; hidden below {parts.number(edge, digits=3)}" if least else ""
         return at_least(layer, edge if least else None), f"{choice.about}{hidden}"
 
     def _places(self, slide: dict[str, Any], view: str | None, method: str) -> Places | None:
