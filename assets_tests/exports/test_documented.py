@@ -26,6 +26,7 @@ def place(made: Made, tmp_path, monkeypatch):
     shutil.copytree(made.home, tmp_path / "study")
     for name in ("slides", "outcomes"):
         shutil.rmtree(tmp_path / "study" / "store" / "tables" / name / f"slide_id={made.bad_id}")
+    (tmp_path / "study" / "inbox" / "bad.svs").unlink()
     monkeypatch.chdir(tmp_path)
     for form in ("qupath", "trident", "slideflow"):
         assert _run(f"pathassets export {form} --to before --home study").exit_code == 0

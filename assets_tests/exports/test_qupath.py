@@ -95,3 +95,31 @@ def test_a_slide_of_which_a_part_was_scanned_begins_at_that_part(made, target, m
         [told.bounds[0] - 100, told.bounds[1] - 40, told.bounds[2] - 100, told.bounds[3] - 40], abs=0.01
     )
     assert collection["pathassets"]["origin_px"] == [100, 40]
+
+
+def test_a_drawing_comes_back_to_where_it_was_on_such_a_slide(made, target, monkeypatch):
+    from pathassets.steps.annotations import read_tissue
+
+    monkeypatch.setattr("pathassets.exports.qupath.origin", lambda session, slide_id: (100, 40))
+    export_tissue(made.session, made.slide_id, target)
+    back = read_tissue(target.path / target.written[0], (100, 40))
+    told = shapely.union_all([shapely.from_geojson(text) for text in made.table("tissues", made.slide_id)["geometry"]])
+    assert back.symmetric_difference(told).area < 1e-3 * told.area
+
+
+def test_where_a_picture_begins_is_asked_of_the_slide_only_where_a_part_may_have_been_scanned(made, monkeypatch):
+    from contextlib import contextmanager
+    from types import SimpleNamespace
+
+    from pathassets.exports.qupath import origin
+    from pathassets.steps.session import Session
+
+    @contextmanager
+    def opened(session, slide_id):
+        yield SimpleNamespace(info=SimpleNamespace(bounds=(7, 9, 100, 100)))
+
+    monkeypatch.setattr(Session, "open_slide", opened)
+    assert origin(made.session, made.slide_id) == (0, 0), "a plain TIFF"
+    row = made.session.slide_row(made.slide_id)
+    monkeypatch.setattr(Session, "slide_row", lambda session, slide_id: {**row, "vendor": "mirax"})
+    assert origin(made.session, made.slide_id) == (7, 9)

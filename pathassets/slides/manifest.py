@@ -3,7 +3,7 @@
 Belongs here: reading and checking it, finding a slide's row. Does not belong: writing it, using what it says.
 
 One row per slide. `path` is absolute, a URI, relative to the manifest's folder, or just the file's name, wherever that
-file lies. Optional: `mpp` (µm per pixel of level 0), `patient`, `cohort`, `labels`, `notes`, `tissue_mask` (an image file). Any
+file lies. Optional: `mpp` (µm per pixel of level 0), `patient`, `cohort`, `labels`, `notes`, `tissue_mask` (an image, or GeoJSON). Any
 further column reaches SQL, as whole numbers, numbers or text, whichever all its values are.
 """
 
