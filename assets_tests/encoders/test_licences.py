@@ -154,3 +154,16 @@ def test_a_run_refuses_before_anything_is_written(home):
     with pytest.raises(EncoderError, match="uni is under"):
         running.prepare(request)
     assert (home / "pathassets.toml").read_text() == settings
+
+
+def test_weights_behind_a_gate_say_how_to_get_through_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EncoderError, match="weights of virchow2") as caught:
+        load_encoder("virchow2", device="cpu")
+    assert "https://huggingface.co/paige-ai/Virchow2" in caught.value.remedy
+    assert "hf auth login" in caught.value.remedy
+    assert "hf download paige-ai/Virchow2" in caught.value.remedy
+    with pytest.raises(EncoderError, match="weights of h-optimus-0") as caught:
+        load_encoder("h-optimus-0", device="cpu")
+    assert "Accept the terms" not in caught.value.remedy

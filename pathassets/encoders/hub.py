@@ -128,7 +128,8 @@ def _torch_fetched(card: EncoderCard) -> Path:
 def own_file(card: EncoderCard) -> str:
     """How a user brings the weights."""
     if card.hub_id:
-        start = f"Fetch them once with `hf download {card.hub_id}`, or name"
+        gate = f"Accept the terms at https://huggingface.co/{card.hub_id} and `hf auth login`. " if card.gated else ""
+        start = f"{gate}Fetch them once with `hf download {card.hub_id}`, or name"
     else:
         start = f"Get them from {card.link} and name" if card.link else "Name"
     return f'{start} a local file with `weights = "FILE"` in the recipe; for a trial take `--random-weights`.'
