@@ -97,7 +97,7 @@ class Catalog:
         Raises:
             UnknownNameError: There is none.
         """
-        frame = self.slides().filter(pl.col("slide_id") == slide_id)
+        frame = self.slides().filter(pl.col("slide_id") == str(slide_id))  # a browser may send anything
         if frame.is_empty():
             raise UnknownNameError("slide", "Choose one on the page of all slides.")
         return frame.row(0, named=True)

@@ -87,7 +87,7 @@ class Events:
 
     def menu(self, view: str, key: str, slide: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
         """Layers of another recipe; the one that is shown stays, where that recipe has it too."""
-        choices = self._layers.choices(slide["slide"], self._known(slide, view))
+        choices = self._layers.choices(self._id(slide), self._known(slide, view))
         keys = [choice.key for choice in choices]
         options = [{"value": choice.key, "label": choice.title} for choice in choices]
         return options, key if key in keys else next(iter(keys), None)
@@ -97,7 +97,7 @@ class Events:
         opacity: int, method: str, slide: dict[str, Any],
     ) -> tuple[Any, str]:  # fmt: skip
         """What lies over the slide, and a word about it."""
-        slide_id = slide["slide"]
+        slide_id = self._id(slide)
         row = self._catalog.slide(slide_id)
         tiles = self._tiles(slide, view)
         layer, about = self._layer(slide, view, key, scale, least)
@@ -153,7 +153,7 @@ class Events:
         tiles = self._tiles(slide, view)
         if tile_id is None or view is None or tiles.is_empty():
             return [html.H2("One tile"), html.P("Click a tile on the slide.", className="quiet")]
-        slide_id, tiling = slide["slide"], tiling_of(view)
+        slide_id, tiling = self._id(slide), tiling_of(view)
         tile = self._catalog.tile(slide_id, tiling, tile_id)
         picture = parts.tile_image(self._context, slide_id, view, tile_id, f"Tile {tile_id}", large=True)
         numbers = parts.facts([*_place(tile, slide.get("mpp")), *self._values(slide_id, view, tile)])
@@ -172,7 +172,7 @@ class Events:
         mpp = slide.get("mpp")
         area = f", {float((tiles['width_px'] * tiles['height_px']).sum()) * (mpp / 1000) ** 2:.2f} mm²" if mpp else ""
         sql = "SELECT tile_id, variant, domain, label FROM results.domains WHERE slide_id = ? AND recipe = ?"
-        frame = self._catalog.frame(sql, slide["slide"], view).join(tiles.select("tile_id"), on="tile_id", how="semi")
+        frame = self._catalog.frame(sql, self._id(slide), view).join(tiles.select("tile_id"), on="tile_id", how="semi")
         counts = frame.group_by("variant", "domain", "label").len().sort("variant", "len", descending=[False, True])
         rows = [
             [row["variant"], domain_title(row["domain"], {row["domain"]: row["label"]}), f"{row['len']:,}",
@@ -184,13 +184,21 @@ class Events:
 
     # -- what they share -------------------------------------------------------------------------------------------
 
+    def _id(self, slide: dict[str, Any]) -> str:
+        """The slide that the browser names.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        return str(self._catalog.slide(slide.get("slide", ""))["slide_id"])
+
     def _known(self, slide: dict[str, Any], view: str) -> str:
-        if view not in self._catalog.views(slide["slide"]):
+        if view not in self._catalog.views(self._id(slide)):
             raise UnknownNameError("recipe", "Choose one in the menu.")
         return view
 
     def _tiles(self, slide: dict[str, Any], view: str | None) -> pl.DataFrame:
-        return self._catalog.tiles(slide["slide"], tiling_of(view or ""))
+        return self._catalog.tiles(self._id(slide), tiling_of(view or ""))
 
     def _layer(
         self, slide: dict[str, Any], view: str | None, key: str | None, scale: str, least: int
@@ -198,10 +206,10 @@ class Events:
         """The chosen layer without what is hidden, and what it means."""
         if not view or not key:
             return None, ""
-        choice = next((item for item in self._layers.choices(slide["slide"], view) if item.key == key), None)
+        choice = next((item for item in self._layers.choices(self._id(slide), view) if item.key == key), None)
         if choice is None:  # the menu still shows another recipe's
             return None, ""
-        layer = self._layers.layer(slide["slide"], view, key, scale)
+        layer = self._layers.layer(self._id(slide), view, key, scale)
         if layer.kind != "score":
             return layer, choice.about
         low, high = layer.limits or robust_limits(np.asarray(layer.values, dtype=np.float64))
@@ -212,7 +220,7 @@ class Events:
     def _places(self, slide: dict[str, Any], view: str | None, method: str) -> Places | None:
         if not view or "/" not in view:
             return None
-        found = self._layers.places(slide["slide"], view)
+        found = self._layers.places(self._id(slide), view)
         return next((places for places in found if places.method == method), next(iter(found), None))
 
     def _selected(self, slide: dict[str, Any], view: str | None, method: str, lasso: Any) -> NDArray[np.bool_] | None:

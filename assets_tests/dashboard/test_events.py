@@ -1,0 +1,113 @@
+"""What a slide's page does when something is chosen; and when a browser sends what no page of ours would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dash import no_update
+
+from pathassets.dashboard.app import _tell
+from pathassets.dashboard.catalog import Catalog, UnknownNameError
+from pathassets.dashboard.layers import Layers
+from pathassets.dashboard.pages import slide_events
+from pathassets.dashboard.pages.slide_events import Events
+from pathassets.dashboard.parts import Context
+from pathassets.dashboard.pixels import SlidePool
+
+from .conftest import VIEW, Finished
+
+EVERYWHERE = [[-1e3, -1e3], [1e3, -1e3], [1e3, 1e3], [-1e3, 1e3]]
+
+
+@pytest.fixture(scope="module")
+def events(catalog: Catalog) -> Events:
+    return Events(Context(catalog, Layers(catalog), SlidePool(catalog.session)))
+
+
+@pytest.fixture
+def facts(finished: Finished) -> dict:
+    return {"slide": finished.first, "mpp": 0.5}
+
+
+def picture(events: Events, facts: dict, **changed: object):
+    values = {"view": VIEW, "key": "domain:leiden", "scale": "cividis", "least": 0, "outline": ["tissue"], "lasso": None,
+              "tile": None, "opacity": 60, "method": "umap", "slide": facts, **changed}  # fmt: skip
+    return events.picture(**values)
+
+
+def test_the_picture_is_in_um_and_has_what_is_asked_for(events: Events, facts: dict):
+    figure, about = picture(events, facts, opacity=35)
+    assert figure.data[0].opacity == 0.35
+    assert figure.data[0].dx == 112, "tiles of 112 px at 1 µm/px"
+    assert "tiles that look alike" in about
+    without, _ = picture(events, facts, outline=[])
+    assert len(without.data[-1].x) == 0
+
+
+def test_a_limit_hides_tiles_and_says_from_where(events: Events, facts: dict):
+    shown, _ = picture(events, facts, key="term:adipose")
+    cut, about = picture(events, facts, key="term:adipose", least=50)
+    assert about.endswith("hidden below 0.5")
+    before, after = (np.asarray(figure.data[0].z) for figure in (shown, cut))
+    assert np.isfinite(after).sum() == (before >= 0.5).sum() < np.isfinite(before).sum()
+
+
+def test_all_that_was_drawn_around_is_counted(events: Events, catalog: Catalog, facts: dict):
+    told = str(events.selection(EVERYWHERE, VIEW, "umap", facts))
+    sql = "SELECT count(DISTINCT tile_id) AS n FROM results.domains WHERE slide_id = ?"
+    assert f"{catalog.frame(sql, facts['slide'])['n'][0]:,} tiles selected" in told
+    assert "mm²" in told
+    assert events.selection(None, VIEW, "umap", facts) == []
+
+
+def test_a_click_takes_the_tile_below_it(
+    events: Events, catalog: Catalog, facts: dict, monkeypatch: pytest.MonkeyPatch
+):
+    tile = catalog.tiles(facts["slide"], "small").row(9, named=True)
+    middle = {"x": (tile["x_px"] + 100) * 0.5, "y": (tile["y_px"] + 120) * 0.5}
+    monkeypatch.setattr(slide_events, "ctx", type("Ctx", (), {"triggered_id": "slide-graph"}))
+    assert events.click({"points": [middle]}, None, VIEW, "umap", facts) == tile["tile_id"]
+    for odd in (None, {}, {"points": []}, {"points": [{"x": "a", "y": 1}]}):
+        assert events.click(odd, None, VIEW, "umap", facts) is no_update
+    monkeypatch.setattr(slide_events, "ctx", type("Ctx", (), {"triggered_id": "slide-map"}))
+    xy = Layers(catalog).places(facts["slide"], VIEW)[0].xy[9]
+    assert events.click(None, {"points": [{"x": float(xy[0]), "y": float(xy[1])}]}, VIEW, "umap", facts) == 9
+
+
+def test_a_tile_is_told_with_its_numbers_and_those_like_it(events: Events, facts: dict):
+    text = str(events.card(3, VIEW, facts))
+    assert "112 × 112 µm" in text
+    assert "sharpness" in text
+    assert text.count("cosine 0.") + text.count("cosine 1.") >= slide_events.NEIGHBOURS
+    assert "Click a tile" in str(events.card(None, VIEW, facts))
+
+
+@pytest.mark.parametrize(
+    "slide", ["", "../../etc", "none-00000000", "' OR 1=1 --", {"$ne": 1}, None, 7], ids=lambda value: repr(value)
+)
+def test_slides_that_there_are_not_are_said_in_words(events: Events, slide: object):
+    facts = {"slide": slide, "mpp": 0.5}
+    for act in (
+        lambda: picture(events, facts),
+        lambda: events.menu(VIEW, "pca", facts),
+        lambda: events.card(1, VIEW, facts),
+    ):
+        with pytest.raises(UnknownNameError) as caught:
+            act()
+        assert caught.value.remedy
+
+
+@pytest.mark.parametrize("view", ["x/y", "../..", "small/none", "", None])
+def test_recipes_that_there_are_not_show_nothing(events: Events, facts: dict, view: str | None):
+    figure, about = picture(events, facts, view=view)
+    assert about == ""
+    assert all(trace.type != "image" for trace in figure.data)
+    assert events.map(view, "pca", "cividis", 0, "umap", None, facts) is no_update
+
+
+def test_a_failing_callback_says_so_above_the_page(monkeypatch: pytest.MonkeyPatch):
+    said = {}
+    monkeypatch.setattr("pathassets.dashboard.app.set_props", lambda where, props: said.update({where: str(props)}))
+    assert _tell(ZeroDivisionError("/secret/path")) is no_update
+    assert "ZeroDivisionError" in said["trouble"]
+    assert "/secret" not in said["trouble"]
