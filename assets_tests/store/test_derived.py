@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from pathassets.errors import StoreError
+from pathassets.errors import Reason, StoreError
 from pathassets.store import Root, layout
-from pathassets.store.derived import read_derived, write_derived
+from pathassets.store.derived import read_array, read_derived, write_derived
 from pathassets.store.groups import is_done
 
 SLIDE, DIGEST = "cmu-12345678", "deed" * 4
@@ -63,3 +63,15 @@ def test_arrays_of_another_length_are_refused_before_anything_is_written(root: R
     with pytest.raises(ValueError, match="X_pca has 3 rows"):
         write_derived(root, SLIDE, DIGEST, "d", obs=pl.DataFrame({"tile_id": [1]}), obsm={"X_pca": np.zeros((3, 2))})
     assert root.keys() == []
+
+
+def test_one_array_is_read_without_the_rest(root: Root):
+    rows = np.arange(40, dtype=np.float32).reshape(20, 2)
+    uri = write_derived(
+        root, "s-1", "c" * 16, "domains", obs=pl.DataFrame({"tile_id": range(20)}), obsm={"X_umap": rows}
+    )
+    assert np.array_equal(read_array(root, uri, "obsm/X_umap"), rows)
+    assert read_array(root, uri, "obs/tile_id").tolist() == list(range(20))
+    with pytest.raises(StoreError) as caught:
+        read_array(root, uri, "obsm/X_none")
+    assert caught.value.reason is Reason.STORE_CORRUPT
