@@ -136,6 +136,31 @@ def _map_row(slide_id: str, digest: str = "a" * 16) -> dict:
     return {"slide_id": slide_id, "recipe": RECIPE, "method": "pca", "x": 0.0, "y": 0.0, "embeddings_digest": digest}
 
 
+def test_a_column_of_the_manifest_comes_and_goes_with_the_slides_that_have_it(study: SmallStudy):
+    for slide in ("s-1", "s-2"):
+        study.add(slide)
+    publish(study.root, study.home)
+    for extras, there in (({"grade": 3}, True), ({"grade": 2}, True), ({"grade": "high"}, True), ({}, False)):
+        study.add("s-2", **extras)
+        publish(study.root, study.home)
+        after, columns = contents(study.home), query(study.home, "FROM live.slides").columns
+        assert ("grade" in query(study.home, "FROM slides").columns) == ("grade" in columns) == there
+        publish(study.root, study.home, full=True)
+        assert contents(study.home) == after
+        assert query(study.home, "FROM live.slides").columns == columns
+
+
+def test_files_are_taken_in_a_few_at_a_time(study: SmallStudy, monkeypatch: pytest.MonkeyPatch):
+    for i in range(5):
+        study.add(f"s-{i}")
+    publish(study.root, study.home)
+    at_once = contents(study.home)
+    monkeypatch.setattr("pathassets.store.ingest.FILES_AT_ONCE", 2)
+    publish(study.root, study.home, full=True)
+    assert contents(study.home) == at_once
+    assert count(study.home, "slides") == 5
+
+
 def test_only_changed_slides_are_taken_in_again(study: SmallStudy):
     for i in range(4):
         study.add(f"s-{i}")

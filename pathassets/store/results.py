@@ -68,8 +68,9 @@ def publish(root: Root, home: str | Path, *, full: bool = False, timeout: float 
     if full or not work.is_current():
         with root.lock(LOCK, timeout):
             Tables(root).ensure_schema_files()
-            work = _Work(root, home, read_state(root))
-            if full or not work.is_current():  # another publisher may have come first
+            if _Record.read(root) != work.record:  # another publisher came first
+                work = _Work(root, home, read_state(root))
+            if full or not work.is_current():
                 return work.publish(full)
     return Published(work.target, False, rows=work.record.rows, skipped=work.record.skipped)
 
@@ -161,7 +162,7 @@ class _Work:
     def _fill(self, temp: Path, from_last: bool) -> Published:
         import duckdb
 
-        con = duckdb.connect(str(temp))
+        con = duckdb.connect(str(temp), config={"enable_external_file_cache": False})  # each file is read once
         try:
             before = _ingested(con) if from_last else {}
             if not from_last:
@@ -169,7 +170,7 @@ class _Work:
             ingest = Ingest(con, self.root, self.prefix, self.state)
             n_slides = ingest.run(before)
             for spec in TABLES.values():
-                if spec.open or not from_last:
+                if spec.name in ingest.replaced or not from_last:
                     create_live_view(con, self.root, self.prefix, spec)
             rows = {name: _count(con, name) for name in TABLES}
             con.execute("CHECKPOINT")
