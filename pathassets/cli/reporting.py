@@ -5,7 +5,6 @@ Belongs here: turning stored rows into what a terminal or a program reads. Does 
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -13,6 +12,7 @@ import polars as pl
 
 from pathassets.cli.console import print_json, print_rows, say
 from pathassets.config import Study
+from pathassets.exports.tables import flat
 from pathassets.steps.nodes import chain
 from pathassets.steps.session import Session
 
@@ -74,20 +74,13 @@ def print_query(study: Study, query: str, output: str) -> None:
 
     frame = ask(study.home, query)
     if output == "csv":
-        sys.stdout.write(_flat(frame).write_csv())
+        sys.stdout.write(flat(frame).write_csv())
     elif output == "json":
         print_json(frame.to_dicts())
     elif frame.is_empty():
         say("no rows")
     else:
         print_rows(frame.to_dicts(), frame.columns)
-
-
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """CSV knows no lists: they become JSON text."""
-    lists = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
-    texts = {name: [None if v is None else json.dumps(v, default=str) for v in frame[name].to_list()] for name in lists}
-    return frame.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
 
 
 def print_encoders(name: str | None, *, as_json: bool) -> None:
