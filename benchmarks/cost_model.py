@@ -60,7 +60,7 @@ def measure() -> tuple[Pieces, int]:
         home = Path(folder) / "home"
         init_home(home)
         (home / "pathassets.toml").write_text(CONFIG)
-        synthetic_slide(home / "inbox" / "slide.tiff", seed=1, width_px=4096, height_px=3584)
+        synthetic_slide(home / "inbox" / "slide.tiff", seed=1, width_px=2048, height_px=1792)
         study = Study(home)
         command = [sys.executable, "-W", "ignore", "-m", "pathassets", "run", "--home", str(home)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -71,12 +71,16 @@ class Report:
     too_dear: list[str] = field(default_factory=list)
 
     @contextmanager
-    def measuring(self, name: str, wanted: float | None = None, *, share: int = 1, wall: bool = False) -> Iterator[None]:
+    def measuring(
+        self, name: str, wanted: float | None = None, *, share: int = 1, wall: bool = False
+    ) -> Iterator[None]:
         """Measures the block, divided by `share`, and says it; `wall` judges the time that has passed."""
         begun, before = time.perf_counter(), os.times()
         yield
         after = os.times()
-        self.add(name, (sum(after[:4]) - sum(before[:4])) / share, (time.perf_counter() - begun) / share, wanted, wall=wall)
+        self.add(
+            name, (sum(after[:4]) - sum(before[:4])) / share, (time.perf_counter() - begun) / share, wanted, wall=wall
+        )
 
     def add(self, name: str, cpu: float, seconds: float, wanted: float | None = None, *, wall: bool = False) -> None:
         """Notes a measurement and says it."""
@@ -85,7 +89,10 @@ class Report:
         if wanted is not None and judged > wanted:
             self.too_dear.append(name)
         limit = "" if wanted is None else f"{wanted:g} {'s' if wall else 'CPU s'}"
-        print(f"{name:58} {cpu:9.3f} {seconds:9.3f}   {limit:10} {'TOO DEAR' if name in self.too_dear else ''}", flush=True)
+        print(
+            f"{name:58} {cpu:9.3f} {seconds:9.3f}   {limit:10} {'TOO DEAR' if name in self.too_dear else ''}",
+            flush=True,
+        )
 
 
 def numbers(folder: Path, n_slides: int, n_tiles: int) -> Report:
@@ -216,6 +223,7 @@ def automation_ticks(study: Study, instance: dg.DagsterInstance, report: Report)
 def automation_tick(study: Study, instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, int]:
     """What Dagster's daemon does in a tick, up to the requests; gives the next cursor and their number."""
     from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
+    from dagster._core.instance.types import CachingDynamicPartitionsLoader
     from dagster._daemon.asset_daemon import (
         asset_daemon_cursor_from_instigator_serialized_cursor,
         asset_daemon_cursor_to_instigator_serialized_cursor,
@@ -224,15 +232,16 @@ def automation_tick(study: Study, instance: dg.DagsterInstance, cursor: str | No
     graph = build_defs(study).resolve_asset_graph()
     stored = asset_daemon_cursor_from_instigator_serialized_cursor(cursor, graph)
     keys = [dg.AssetKey(list(node.key)) for node in chain(study)]
-    requests, after, evaluations = AutomationTickEvaluationContext(
-        evaluation_id=stored.evaluation_id + 1, instance=instance, asset_graph=graph, cursor=stored,
-        materialize_run_tags={}, observe_run_tags={}, auto_observe_asset_keys=set(),
-        asset_selection=dg.AssetSelection.keys(*keys).without_checks(), logger=_quiet(), emit_backfills=True,
-    ).evaluate()  # fmt: skip
-    assert instance.schedule_storage is not None
-    instance.schedule_storage.add_auto_materialize_asset_evaluations(
-        stored.evaluation_id + 1, [evaluation.with_run_ids(set()) for evaluation in evaluations]
-    )
+    with dg.partition_loading_context(dynamic_partitions_store=CachingDynamicPartitionsLoader(instance)):
+        requests, after, evaluations = AutomationTickEvaluationContext(
+            evaluation_id=stored.evaluation_id + 1, instance=instance, asset_graph=graph, cursor=stored,
+            materialize_run_tags={}, observe_run_tags={}, auto_observe_asset_keys=set(),
+            asset_selection=dg.AssetSelection.keys(*keys).without_checks(), logger=_quiet(), emit_backfills=True,
+        ).evaluate()  # fmt: skip
+        assert instance.schedule_storage is not None
+        instance.schedule_storage.add_auto_materialize_asset_evaluations(
+            stored.evaluation_id + 1, [evaluation.with_run_ids(set()) for evaluation in evaluations]
+        )
     return asset_daemon_cursor_to_instigator_serialized_cursor(after), len(requests)
 
 

@@ -42,3 +42,15 @@ def test_a_bar_for_each_slide_that_is_embedded_as_long_as_it_is():
         assert {task.description: task.completed for task in progress.tasks[2:]} == {"a": 7, "\\[b]": 10}
         bar.slide("[b]", "embeddings")
         assert [task.description for task in progress.tasks[2:]] == ["a"]
+
+
+def test_many_rows_are_aligned_one_line_each(capsys):
+    from pathassets.cli.console import MANY, print_rows
+
+    rows = [{"slide_id": f"s-{i}", "tiles": 1.5, "path": None if i else "x" * 300} for i in range(MANY + 1)]
+    print_rows(rows, ("slide_id", "tiles", "path"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == MANY + 2
+    assert lines[0].split() == ["slide_id", "tiles", "path"]
+    assert lines[1].split() == ["s-0", "1.5", "x" * 300]
+    assert lines[-1].split() == [f"s-{MANY}", "1.5"]

@@ -15,6 +15,7 @@ from pathassets.config import Study
 from pathassets.exports.tables import flat
 from pathassets.steps.nodes import chain
 from pathassets.steps.session import Session
+from pathassets.store.index import indexed
 
 _NAMES = {"tiling": pl.String, "recipe": pl.String, "step": pl.String}
 
@@ -22,8 +23,8 @@ _NAMES = {"tiling": pl.String, "recipe": pl.String, "step": pl.String}
 def print_status(study: Study, *, as_json: bool) -> int:
     """A line for each slide: its file and what became of each asset. Exit code 1 when something failed."""
     session = Session(study)
-    slides = session.tables.scan("slides").select("slide_id", "path").collect()
-    outcomes = session.tables.scan("outcomes").collect()
+    slides = indexed(session.tables, "slides", ("slide_id", "path"), remember=False)
+    outcomes = session.tables.scan("outcomes").select("slide_id", *_NAMES, "status", "reason").collect()
     found = {
         (row["slide_id"], row["tiling"], row["recipe"], row["step"]): row for row in outcomes.iter_rows(named=True)
     }
