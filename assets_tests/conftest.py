@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.s3 import BUCKET, S3Server
 
 
 def find_data_dir() -> Path | None:
@@ -24,3 +27,28 @@ def data_dir() -> Path:
             pytest.fail("PATHASSETS_REQUIRE_DATA is set, but there is no test data beside the repository")
         pytest.skip("no real slides here: set PATHASSETS_TEST_DATA to a folder that holds them")
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An object store on this machine, empty at first; see `s3`."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto")
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The object store, up, and found by this process and its children through the environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    s3_server.up()
+    return s3_server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """Address of a place in the object store that no other test uses."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"

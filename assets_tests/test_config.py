@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pathassets.config import CONFIG_FILE, DEFAULT_TILING, Study, add_recipes, check_home, init_home
+from pathassets.config import CONFIG_FILE, DEFAULT_TILING, Study, check_home, init_home
+from pathassets.editing import add_recipes
 from pathassets.errors import ConfigError
 
 

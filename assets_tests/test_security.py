@@ -16,7 +16,8 @@ import pytest
 
 from pathassets.recipes import slug
 from pathassets.slides.identity import make_slide_id
-from pathassets.store import Root, layout
+from pathassets.store import layout
+from pathassets.store.local_root import LocalRoot
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "pathassets").rglob("*.py"))
@@ -35,7 +36,7 @@ def hostile_texts(n: int, seed: int) -> Iterator[str]:
 
 
 def test_no_name_of_a_file_leads_out_of_the_store(tmp_path):
-    root = Root(tmp_path / "store")
+    root = LocalRoot(tmp_path / "store")
     content = "0123456789abcdef" * 4
     for text in hostile_texts(3000, seed=1):
         name = text.replace("/", "").replace("\0", "") or "x"
@@ -52,7 +53,7 @@ def test_no_name_of_a_file_leads_out_of_the_store(tmp_path):
 
 
 def test_no_key_leads_out_of_the_store(tmp_path):
-    root = Root(tmp_path / "store")
+    root = LocalRoot(tmp_path / "store")
     refused = 0
     for text in hostile_texts(3000, seed=2):
         try:
@@ -159,4 +160,4 @@ def test_every_statement_of_the_threat_note_names_tests_that_exist():
 @pytest.mark.parametrize("text", ["..", "a/../b", "/etc/passwd", "a\0b", "a\\b", ""])
 def test_the_texts_are_hostile_enough(text, tmp_path):
     with pytest.raises(ValueError, match="not a key"):
-        Root(tmp_path).local(text)
+        LocalRoot(tmp_path).local(text)

@@ -69,7 +69,7 @@ def _fill(study: Study, n_slides: int) -> list[str]:
             ids.append(make_slide_id(path, digest))
             row = {"slide_id": ids[-1], "path": str(path), "size_bytes": len(content), "mtime_ns": path.stat().st_mtime_ns,
                    "content_sha256": digest}  # fmt: skip
-            target = study.store_path / layout.table_key("slides", ids[-1])
+            target = Path(study.store_uri) / layout.table_key("slides", ids[-1])
             target.parent.mkdir(parents=True)
             schema.conform(pl.DataFrame([row])).write_parquet(target)
     return ids

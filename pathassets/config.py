@@ -1,7 +1,7 @@
 """Study: `pathassets.toml` and `PATHASSETS_*` as one frozen, validated object.
 
-Belongs here: reading and writing the settings file, the environment (nobody else reads it), the home folder's names.
-Does not belong: the store's inner paths (`store/layout.py`), anything done with the settings.
+Belongs here: reading the settings file, the environment (nobody else reads it), the home folder's names. Does not belong:
+writing that file (`editing`), the store's inner paths (`store/layout.py`), anything done with the settings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from tomlkit.exceptions import TOMLKitError
@@ -26,12 +26,14 @@ from pathassets.recipes import (
     Tiling,
     TissueOptions,
     VectorOptions,
-    slug,
 )
 from pathassets.slides.places import has_password, is_uri
+from pathassets.store.layout import STORE
+from pathassets.store.root import bucket_of
 
 if TYPE_CHECKING:
     import polars as pl
+    import zarr
 
 CONFIG_FILE = "pathassets.toml"
 DEFAULT_TILING = "px224_mpp050"
@@ -51,6 +53,7 @@ class Study(BaseSettings):
     Attributes:
         home: The folder that holds the settings, the store, Dagster's state and `results.duckdb`.
         name: Shown in reports.
+        store: Where results go: a folder, relative to home, or `s3://bucket/prefix`.
         inbox: What the inbox sensor watches: folders, relative to home, and object stores such as `s3://lab/slides`.
         automation: Whether Dagster's automation conditions ask for a slide's assets; if not, the inbox sensor does.
         cache_gb: Room for local copies of remote slides, GB.
@@ -71,6 +74,7 @@ class Study(BaseSettings):
 
     home: Path
     name: str = "study"
+    store: str = Field(default=STORE, min_length=1)
     inbox: tuple[str, ...] = ("inbox",)
     automation: bool = False
     cache_gb: float = Field(default=200.0, gt=0)
@@ -119,6 +123,13 @@ class Study(BaseSettings):
     def _resolve_recipes(cls, data: Any) -> Any:
         return _with_recipes(data) if isinstance(data, dict) else data
 
+    @field_validator("store")
+    @classmethod
+    def _known_kind_of_store(cls, store: str) -> str:
+        if "://" in store:
+            bucket_of(store)
+        return store
+
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:
         keys = [recipe.key for recipe in self.recipes]
@@ -136,9 +147,9 @@ class Study(BaseSettings):
         return self
 
     @property
-    def store_path(self) -> Path:
-        """Absolute path of the store's root."""
-        return self.home / "store"
+    def store_uri(self) -> str:
+        """Absolute address of the store's root: a path, or `s3://bucket/prefix`."""
+        return self.store if "://" in self.store else str((self.home / Path(self.store).expanduser()).resolve())
 
     @property
     def results_path(self) -> Path:
@@ -183,9 +194,19 @@ class Study(BaseSettings):
 
     def scan(self, table: str) -> pl.LazyFrame:
         """All rows of a table as they are in the store this moment (the snapshot may be older)."""
-        from pathassets.store import Root, Tables
+        from pathassets.store import Tables, open_root
 
-        return Tables(Root(self.store_path)).scan(table)
+        return Tables(open_root(self.store_uri)).scan(table)
+
+    def arrays(self, uri: str) -> zarr.Group:
+        """Arrays to be read, wherever the store lies: `anndata.read_zarr(study.arrays(uri))` with a `uri` from a table."""
+        import zarr
+
+        from pathassets.store import open_root
+
+        root = open_root(self.store_uri)
+        absolute = uri if "://" in uri else str(self.home / uri)
+        return zarr.open_group(root.zarr(root.key_of(absolute)), mode="r")
 
 
 class _WithoutHome(PydanticBaseSettingsSource):
@@ -284,7 +305,7 @@ def check_home(home: Path) -> None:
 
 def init_home(home: Path, *, with_inbox: bool = True) -> list[Path]:
     """Writes a commented `pathassets.toml` and an inbox where there are none; returns what was made."""
-    from pathassets.store.root import put_new
+    from pathassets.store.local_root import put_new
     from pathassets.templates import CONFIG_TEMPLATE, DAGSTER_YAML
 
     made = []
@@ -301,94 +322,3 @@ def init_home(home: Path, *, with_inbox: bool = True) -> list[Path]:
         (home / "inbox").mkdir(exist_ok=True)
         made.append(home / "inbox")
     return made
-
-
-def add_recipes(
-    home: Path,
-    encoders: list[str],
-    *,
-    tile_px: int | None = None,
-    mpp: float | None = None,
-    weights: str | None = None,
-    random_weights: bool = False,
-    replace: bool = False,
-) -> list[str]:
-    """Writes recipes for `encoders` into the settings file, so that the daemon, the UI and the next run know them.
-
-    Args:
-        home: The study's folder.
-        encoders: Encoder names; empty = the recipes that are there, at the new tiling.
-        tile_px: Tile edge in pixels; None = the first tiling's.
-        mpp: µm per pixel; None = the first tiling's.
-        weights: Local weight file for the (single) encoder.
-        random_weights: Mark the recipes as untrained.
-        replace: Drop the recipes that are there (the template's, in a new study).
-
-    Returns:
-        The keys (`<tiling>/<recipe>`) that were asked for, whether new or there already.
-    """
-    study = Study(home)
-    tiling = retiled(study, tile_px=tile_px, mpp=mpp)
-    given: dict[str, Any] = {}
-    if weights:
-        given["weights"] = str(Path(weights).resolve())
-    if random_weights:
-        given["random_weights"] = True
-    if encoders:
-        wanted = [{"name": slug(name), "encoder": name, "tiling": tiling.name} for name in encoders]
-    else:  # the recipes that are there, with all that they say, at the new tiling
-        wanted = [{**item, "tiling": tiling.name} for item in _written_recipes(study)]
-    _write_recipes(study, tiling, wanted, given, replace)
-    return list(dict.fromkeys(f"{tiling.name}/{item['name']}" for item in wanted))
-
-
-def retiled(study: Study, *, tile_px: int | None, mpp: float | None) -> Tiling:
-    """The study's first tiling with another tile or resolution; as it is when neither is given."""
-    base = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
-    if tile_px is None and mpp is None:
-        return base
-    fields = base.model_dump(exclude={"name", "power", "level", "tile_um"}, exclude_defaults=True)
-    return Tiling(**{**fields, "tile_px": tile_px or base.tile_px, "mpp": mpp or base.mpp or 0.5})
-
-
-def _written_recipes(study: Study) -> list[dict[str, Any]]:
-    """The file's recipes as they are written there, each with its name."""
-    path = study.home / CONFIG_FILE
-    written = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap().get("recipes") if path.exists() else None
-    items = written or [{"encoder": "demo-vlm"}]
-    return [{**item, "name": item.get("name") or slug(item.get("encoder", "demo-vlm"))} for item in items]
-
-
-def _write_recipes(
-    study: Study, tiling: Tiling, wanted: list[dict[str, Any]], given: dict[str, Any], replace: bool
-) -> None:
-    path = study.home / CONFIG_FILE
-    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
-    before = tomlkit.dumps(document)
-    if tiling.name not in study.tilings:
-        table = tomlkit.table()
-        for key, value in tiling.model_dump(exclude={"name"}, exclude_defaults=True).items():
-            table[key] = list(value) if isinstance(value, tuple) else value
-        document.setdefault("tilings", tomlkit.table(is_super_table=True))[tiling.name] = table
-    if replace:
-        document["recipes"] = tomlkit.aot()
-    recipes = document.setdefault("recipes", tomlkit.aot())
-    if not isinstance(recipes, tomlkit.items.AoT):
-        raise ConfigError(f"{path}: `recipes` must be written as [[recipes]] tables", remedy="Rewrite it so.")
-    known = {
-        (item.get("tiling", next(iter(study.tilings))), item.get("name") or slug(item["encoder"])): item
-        for item in recipes
-    }
-    for item in wanted:
-        there = known.get((item["tiling"], item["name"]))
-        if there is None:
-            recipes.append(tomlkit.item({**item, **given}))
-        elif given and {key: there.get(key) for key in ("weights", "random_weights")} != given:
-            for key in ("weights", "random_weights"):
-                there.pop(key, None)
-            there.update(given)
-    after = tomlkit.dumps(document)
-    if after != before:
-        temporary = path.with_suffix(".toml.tmp")
-        temporary.write_text(after, encoding="utf-8")
-        os.replace(temporary, path)

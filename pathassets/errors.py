@@ -5,7 +5,8 @@ Belongs here: the error tree and the enum of reason codes. Does not belong: hand
     PathassetsError                 what, where, and what to do next
     ├── StudyError                  the study cannot start (exit code 2)
     │   ├── ConfigError             pathassets.toml or a manifest says something impossible (also ValueError)
-    │   └── StoreError              the store cannot be written or read (also OSError)
+    │   ├── StoreError              the store cannot be written or does not hold what it says (also OSError)
+    │   └── StoreUnreachableError   the store does not answer: nothing is known of what it holds
     ├── SlideError                  one slide cannot go on; the others do (also ValueError)
     └── EncoderError                an encoder cannot be had or used (also RuntimeError)
         └── UnknownEncoderError     no card has this name (also KeyError)
@@ -54,6 +55,7 @@ class Reason(StrEnum):
     DEVICE_MISSING = "device_missing"
     DISK_FULL = "disk_full"
     STORE_READ_ONLY = "store_read_only"
+    STORE_UNREACHABLE = "store_unreachable"
     STORE_CORRUPT = "store_corrupt"
     LOCKED = "locked"
     CONFIG_INVALID = "config_invalid"
@@ -94,6 +96,13 @@ class ConfigError(StudyError, ValueError):
 
 class StoreError(StudyError, OSError):
     """The store cannot be written or does not hold what it says."""
+
+
+class StoreUnreachableError(StudyError):
+    """The store does not answer. No `StoreError`: nothing may be made again, or removed, because it could not be asked."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, reason=Reason.STORE_UNREACHABLE, remedy=remedy)
 
 
 class SlideError(PathassetsError, ValueError):

@@ -9,6 +9,8 @@ CONFIG_TEMPLATE = """\
 
 [study]
 # name = "study"
+# store = "store"          # where results go: a folder, or s3://bucket/prefix (pip install 'pathassets[s3]'), asked with
+                           # AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY of the environment, never of this file
 # inbox = ["inbox"]        # what the inbox sensor watches: folders, and object stores such as "s3://lab/slides"
 # automation = false       # true: Dagster's automation conditions ask for a slide's assets, not the inbox sensor
 # cache_gb = 200           # room for local copies of slides in object stores

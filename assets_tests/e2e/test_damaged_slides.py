@@ -11,7 +11,7 @@ from support.commands import answer, fingerprint
 from support.damage import Level, damage
 
 from pathassets.config import Study
-from pathassets.store import Root
+from pathassets.store import open_root
 from pathassets.store.arrays import Embeddings, read_embeddings
 
 pytestmark = pytest.mark.e2e
@@ -58,7 +58,7 @@ class Ward:
 
     def embeddings(self, name: str) -> Embeddings:
         row = Study(self.home).scan("embeddings").filter(slide_id=self.ids[name]).collect().row(0, named=True)
-        return read_embeddings(Root(self.home / "store"), row["uri"])
+        return read_embeddings(open_root(self.home / "store"), row["uri"])
 
     @property
     def ids(self) -> dict[str, str]:

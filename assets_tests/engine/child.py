@@ -61,13 +61,13 @@ def embed(store: str, path: str, n: int, patience: float) -> None:
     from pathassets.engine import EmbedPlan, Settings, embed_slide
     from pathassets.recipes import EmbeddingOptions
     from pathassets.slides import open_slide
-    from pathassets.store import Root
+    from pathassets.store import open_root
     from pathassets.store.arrays import EmbeddingsWriter
 
     encoder = load_encoder("demo-vlm", device="cpu", precision="fp32")
     plan = EmbedPlan.of(EmbeddingOptions(shard_rows=SHARD_ROWS, batch_size=16, dtype="float32"), encoder)
     writer = EmbeddingsWriter(
-        Root(store),
+        open_root(store),
         NAME,
         DIGEST,
         n_tiles=n,

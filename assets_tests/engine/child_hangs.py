@@ -21,7 +21,7 @@ from pathassets.engine import EmbedPlan, Finished, Job, Settings, embed_slides
 from pathassets.recipes import EmbeddingOptions
 from pathassets.slides import open_slide
 from pathassets.slides.slide import Slide
-from pathassets.store import Root
+from pathassets.store import open_root
 from pathassets.store.arrays import EmbeddingsWriter
 
 SIDE, N = 100, 400
@@ -54,7 +54,13 @@ def main(hangs: str, following: str, store: str, seconds: float) -> None:
 
         def writer(plan: EmbedPlan) -> EmbeddingsWriter:
             return EmbeddingsWriter(
-                Root(store), "slide", digest, n_tiles=N, dim=encoder.dim, dtype=plan.dtype, shard_rows=plan.shard_rows
+                open_root(store),
+                "slide",
+                digest,
+                n_tiles=N,
+                dim=encoder.dim,
+                dtype=plan.dtype,
+                shard_rows=plan.shard_rows,
             )
 
         return Job(path, slide, tiles, SIZE, encoder, plan, writer)

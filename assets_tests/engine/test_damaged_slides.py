@@ -17,7 +17,7 @@ from pathassets.engine import EmbedPlan, Finished, Job, embed_slide, embed_slide
 from pathassets.errors import Reason, SlideError
 from pathassets.recipes import EmbeddingOptions
 from pathassets.slides import open_slide
-from pathassets.store import Root
+from pathassets.store import open_root
 from pathassets.store.arrays import Embeddings, EmbeddingsWriter, read_embeddings
 
 pytestmark = pytest.mark.e2e
@@ -69,7 +69,7 @@ class Bench:
     def writer(self, name: str, plan: EmbedPlan) -> EmbeddingsWriter:
         digest = name.encode().hex()[:32].ljust(8, "0")
         return EmbeddingsWriter(
-            Root(self.folder / "store"),
+            open_root(self.folder / "store"),
             "slide",
             digest,
             n_tiles=N,

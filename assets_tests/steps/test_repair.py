@@ -39,7 +39,7 @@ class Patient:
 
     @property
     def store(self) -> Path:
-        return self.study.store_path
+        return Path(self.study.store_uri)
 
     def table(self, name: str, part: str = PART) -> Path:
         return self.session.root.local(layout.table_key(name, self.slide_id, part))

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pathassets.store import Root, Tables, layout
+from pathassets.store import Root, Tables, layout, open_root
 from pathassets.store.arrays import EmbeddingsWriter
 
 RECIPE = "px224_mpp050/demo_vlm"
@@ -46,10 +46,11 @@ class SmallStudy:
     """Slides with made-up numbers in every table that the snapshot judges."""
 
     home: Path
+    store: str | None = None
 
     @property
     def root(self) -> Root:
-        return Root(self.home / "store")
+        return open_root(self.store or self.home / "store")
 
     @property
     def tables(self) -> Tables:

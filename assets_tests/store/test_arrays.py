@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from pathassets.errors import Reason, StoreError
-from pathassets.store import Root, layout
+from pathassets.store import Root, layout, open_root
 from pathassets.store.arrays import OK, UNREADABLE, Embeddings, EmbeddingsWriter, fits, read_embeddings, tile_centres
 from pathassets.store.groups import is_done, read_marker, tree_hashes
 
@@ -23,7 +23,7 @@ SLIDE, DIGEST = "cmu-12345678", "c0ffee" * 4
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    return Root(tmp_path / "store")
+    return open_root(tmp_path / "store")
 
 
 def numbers(n: int, dim: int = 32, seed: int = 0) -> np.ndarray:
@@ -221,7 +221,7 @@ def test_scanpy_works_on_the_rows_that_are_ok(root: Root):
 
 def test_a_full_disk_stops_the_slide_and_the_next_run_completes_it(root: Root, tmpfs: Callable[[str], Path]):
     disk = tmpfs("2m")
-    small, rows = Root(disk / "store"), numbers(160, dim=256)
+    small, rows = open_root(disk / "store"), numbers(160, dim=256)
     written = []
     with EmbeddingsWriter(small, SLIDE, DIGEST, n_tiles=160, dim=256, shard_rows=16) as writer:
         writer.write_shard(0, rows[:16])
@@ -258,11 +258,11 @@ def test_a_full_disk_stops_the_slide_and_the_next_run_completes_it(root: Root, t
 EMBEDDER = """
     import sys, time
     import numpy as np, polars as pl
-    from pathassets.store import Root
+    from pathassets.store import open_root
     from pathassets.store.arrays import EmbeddingsWriter
     from assets_tests.store.conftest import tile_frame
     import anndata, zarr
-    with EmbeddingsWriter(Root(sys.argv[1]), "cmu-12345678", "c0ffee" * 4, n_tiles=2000, dim=64, shard_rows=64) as writer:
+    with EmbeddingsWriter(open_root(sys.argv[1]), "cmu-12345678", "c0ffee" * 4, n_tiles=2000, dim=64, shard_rows=64) as writer:
         print("ready")
         for shard in writer.missing_shards():
             span = writer.rows_of(shard)
@@ -287,7 +287,7 @@ def _embed_until(root: Root, seconds: float | None) -> list[str]:
 
 
 def test_killed_at_any_moment_it_resumes_and_the_result_is_bit_identical(root: Root, tmp_path: Path):
-    undisturbed = Root(tmp_path / "undisturbed")
+    undisturbed = open_root(tmp_path / "undisturbed")
     assert _embed_until(undisturbed, None)[-1] == "finished"
     moments = random.Random(7)
     written: list[str] = []

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pathassets.store import Root, layout
+from pathassets.store import layout, open_root
 from pathassets.store.cache import file_sha256, remembered
 
 
 def test_a_value_is_computed_again_only_when_the_file_changes(tmp_path: Path):
-    root, file, calls = Root(tmp_path / "store"), tmp_path / "weights.bin", []
+    root, file, calls = open_root(tmp_path / "store"), tmp_path / "weights.bin", []
 
     def compute(path: Path) -> str:
         calls.append(path)
@@ -32,7 +32,7 @@ def test_a_value_is_computed_again_only_when_the_file_changes(tmp_path: Path):
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b'"x"'])
 def test_a_damaged_cache_is_no_cache(tmp_path: Path, damage: bytes):
-    root, file = Root(tmp_path / "store"), tmp_path / "w"
+    root, file = open_root(tmp_path / "store"), tmp_path / "w"
     file.write_bytes(b"x")
     value = remembered(root, "sha256", file, file_sha256)
     root.put(layout.cache_key("sha256", str(file)), damage)
@@ -42,6 +42,6 @@ def test_a_damaged_cache_is_no_cache(tmp_path: Path, damage: bytes):
 def test_a_store_that_cannot_be_written_still_gives_the_value(tmp_path: Path):
     blocked = tmp_path / "file"
     blocked.write_bytes(b"in the way")
-    assert remembered(Root(blocked / "store"), "sha256", blocked, file_sha256) == file_sha256(blocked)
+    assert remembered(open_root(blocked / "store"), "sha256", blocked, file_sha256) == file_sha256(blocked)
     with pytest.raises(FileNotFoundError):
-        remembered(Root(tmp_path / "store"), "sha256", tmp_path / "gone", file_sha256)
+        remembered(open_root(tmp_path / "store"), "sha256", tmp_path / "gone", file_sha256)

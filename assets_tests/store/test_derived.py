@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 from pathassets.errors import Reason, StoreError
-from pathassets.store import Root, layout
+from pathassets.store import Root, layout, open_root
 from pathassets.store.derived import read_array, read_derived, write_derived
 from pathassets.store.groups import is_done
 
@@ -17,7 +17,7 @@ SLIDE, DIGEST = "cmu-12345678", "deed" * 4
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    return Root(tmp_path / "store")
+    return open_root(tmp_path / "store")
 
 
 def write(root: Root, scale: float = 1.0) -> str:

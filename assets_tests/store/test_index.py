@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pathassets.store import Root, Tables, index, layout
+from pathassets.store import Tables, index, layout, open_root
 from pathassets.store.index import indexed
 
 COLUMNS = ("slide_id", "path", "other_paths", "missing_since")
@@ -16,7 +16,7 @@ def row(i: int, **more):
 
 @pytest.fixture
 def tables(tmp_path):
-    tables = Tables(Root(tmp_path / "store"))
+    tables = Tables(open_root(tmp_path / "store"))
     for i in range(3):
         tables.write("slides", [row(i, patient=f"P{i}" if i else 7)], slide_id=f"s{i}")  # extras of different types
     return tables
@@ -57,7 +57,7 @@ def test_without_remembering_nothing_is_written(tables):
 
 
 def test_an_empty_store_is_no_error_and_stays_empty(tmp_path):
-    tables = Tables(Root(tmp_path / "store"))
+    tables = Tables(open_root(tmp_path / "store"))
     assert indexed(tables, "slides", COLUMNS, remember=True).height == 0
     assert not (tmp_path / "store").exists()
 

@@ -99,9 +99,28 @@ def test_every_key_is_one_that_the_root_takes():
 
 
 def test_uris_are_relative_inside_the_home_and_absolute_outside():
-    assert layout.uri_prefix(Path("/h/store"), Path("/h")) == "store/"
-    assert layout.uri_prefix(Path("/h/data/st"), Path("/h")) == "data/st/"
-    assert layout.uri_prefix(Path("/big/st"), Path("/h")) == "/big/st/"
+    assert layout.uri_prefix("/h/store", Path("/h")) == "store/"
+    assert layout.uri_prefix("/h/data/st", Path("/h")) == "data/st/"
+    assert layout.uri_prefix("/big/st", Path("/h")) == "/big/st/"
+    assert layout.uri_prefix("s3://h/store", Path("/h")) == "s3://h/store/"
+
+
+def test_the_locks_of_a_slide_and_of_its_arrays_guard_their_keys():
+    digest = "ab" * 8
+    arrays = layout.array_lock("s-1", digest, "embeddings")
+    group = layout.group_key("s-1", digest, "embeddings")
+    for key in (group, f"{group}/X/c/0/0", layout.marker_key(group), f"{layout.sidecar_prefix(group)}/0.parquet"):
+        assert layout.guards(key) == [layout.slide_lock("s-1"), arrays]
+    for key in (
+        layout.table_key("tiles", "s-1", "px224"), "tables/tiles/slide_id=s-1",
+        layout.tissue_labels_key("s-1"), layout.thumbnail_key("s-1"),
+    ):  # fmt: skip
+        assert layout.guards(key) == [layout.slide_lock("s-1")]
+    for key in (
+        layout.table_key("encoders", None), layout.schema_file_key("tiles"), layout.figure_key(None, "map.html"),
+        layout.cache_key("weights", "x"), "tables", "arrays", "locks/slide-s-1.lock",
+    ):  # fmt: skip
+        assert layout.guards(key) == []
 
 
 def test_a_long_slide_id_still_has_a_lock_name_that_a_file_system_takes():

@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from pathassets.errors import Reason, StoreError
-from pathassets.store import Root, layout
+from pathassets.store import layout
 from pathassets.store.groups import read_marker
 from pathassets.store.ingest import VIEWS
 from pathassets.store.query import query
@@ -373,12 +373,12 @@ def test_a_moved_study_publishes_its_live_views_anew(study: SmallStudy):
 
 PUBLISHER = """
     import sys
-    from pathassets.store import Root
+    from pathassets.store import open_root
     from pathassets.store.results import publish
     import duckdb, polars, pyarrow
     print("ready")
     for _ in range(int(sys.argv[2])):
-        publish(Root(sys.argv[1] + "/store"), sys.argv[1], full=True, timeout=120)
+        publish(open_root(sys.argv[1] + "/store"), sys.argv[1], full=True, timeout=120)
 """
 
 
@@ -396,7 +396,7 @@ def test_killed_while_publishing_the_last_snapshot_stays_whole(study: SmallStudy
     study.add("s-9")
     publish(study.root, study.home)
     assert count(study.home, "slides") == 6
-    assert sorted(os.listdir(study.home)) == ["results.duckdb", "store"]
+    assert sorted(os.listdir(study.home)) == [layout.PUBLISHED, "results.duckdb", "store"]
 
 
 def test_two_publishers_wait_for_each_other(study: SmallStudy):
@@ -427,7 +427,7 @@ def test_a_full_disk_leaves_the_last_snapshot(tmpfs: Callable[[str], Path]):
             assert caught.value.reason is Reason.DISK_FULL
             assert caught.value.remedy
         assert state_of(study.home / "results.duckdb") == before
-        assert sorted(os.listdir(study.home)) == ["results.duckdb", "store"]
+        assert sorted(os.listdir(study.home)) == [layout.PUBLISHED, "results.duckdb", "store"]
         filler.unlink()
     assert publish(study.root, study.home).changed
     assert count(study.home, "slides") == 2
@@ -444,7 +444,7 @@ def open_folder() -> Iterator[Path]:
 ORDINARY = """
     import os, sys, tempfile
     from pathlib import Path
-    from pathassets.store import Root
+    from pathassets.store import open_root
     from pathassets.store.query import query
     from pathassets.store.results import publish
     from assets_tests.store.conftest import SmallStudy
@@ -495,7 +495,7 @@ def test_a_read_only_home_is_said(study: SmallStudy, tmpfs: Callable[[str], Path
 def test_a_damaged_note_of_the_last_publication_costs_only_time(study: SmallStudy, record: bytes):
     study.add("s-1")
     publish(study.root, study.home)
-    study.root.put(layout.PUBLISHED, record)
+    (study.home / layout.PUBLISHED).write_bytes(record)
     assert publish(study.root, study.home).changed
     assert count(study.home, "slides") == 1
 
@@ -517,4 +517,4 @@ def test_publishing_what_lies_in_the_store_of_a_name_with_quotes(tmp_path: Path)
     study.add("s-1", **{'patient\'s "id"': 7})
     publish(study.root, study.home)
     assert query(study.home, "FROM slides")['patient\'s "id"'].to_list() == [7]
-    assert Root(study.home / "store").exists(layout.PUBLISHED)
+    assert (study.home / layout.PUBLISHED).exists()

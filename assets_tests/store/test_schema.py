@@ -9,7 +9,7 @@ import pytest
 
 from pathassets.encoders.card import EncoderCard
 from pathassets.errors import Reason, StoreError
-from pathassets.store import Root, Tables
+from pathassets.store import Tables, open_root
 from pathassets.store.contract import render
 from pathassets.store.schema import TABLES, table_spec
 from pathassets.store.spec import INT, TEXT, Column, TableSpec
@@ -102,7 +102,7 @@ def test_column_schemas_are_plain_data():
 
 def test_the_card_of_an_encoder_is_a_row_of_encoders(tmp_path: Path):
     card = EncoderCard(name="x", dim=4, input_px=224, description="d", templates=("a {}",))
-    tables = Tables(Root(tmp_path))
+    tables = Tables(open_root(tmp_path))
     tables.write("encoders", [card.to_row()])
     row = tables.read("encoders").row(0, named=True)
     assert {name: row[name] for name in card.to_row()} == card.to_row()

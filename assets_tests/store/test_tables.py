@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pathassets.errors import Reason, StoreError
-from pathassets.store import Root, Tables, layout
+from pathassets.store import Tables, layout, open_root
 from pathassets.store.schema import TABLES
 
 from .conftest import PART, RECIPE, SmallStudy, start, tile_frame
@@ -18,7 +18,7 @@ from .conftest import PART, RECIPE, SmallStudy, start, tile_frame
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    return Tables(Root(tmp_path / "store"))
+    return Tables(open_root(tmp_path / "store"))
 
 
 def _state(tables: Tables) -> dict[str, tuple[str, str]]:
@@ -147,7 +147,7 @@ def test_a_uri_follows_the_study_when_it_moves(study: SmallStudy):
     study.add("s-1")
     moved = study.home.parent / "elsewhere"
     shutil.move(study.home, moved)
-    tables = Tables(Root(moved / "store"))
+    tables = Tables(open_root(moved / "store"))
     uri = tables.read("embeddings", "s-1", PART)["uri"][0]
     assert uri == tables.scan("embeddings").collect()["uri"][0]
     assert uri.startswith(str(moved))
@@ -168,8 +168,8 @@ def test_delete_takes_a_part_or_a_slide(tables: Tables):
 
 WRITER = """
     import sys
-    from pathassets.store import Root, Tables
-    tables, n = Tables(Root(sys.argv[1])), int(sys.argv[2])
+    from pathassets.store import Tables, open_root
+    tables, n = Tables(open_root(sys.argv[1])), int(sys.argv[2])
     rows = [{"recipe": sys.argv[3], "variant": "leiden", "tile_id": i, "domain": n, "label": None, "embeddings_digest": "a"}
             for i in range(n)]
     print("ready")

@@ -11,7 +11,7 @@ import pytest
 
 from assets_tests.store.conftest import tile_frame
 from pathassets.errors import Reason, StoreError
-from pathassets.store import Root, layout
+from pathassets.store import Root, layout, open_root
 from pathassets.store.arrays import OK, UNREADABLE, EmbeddingsWriter, read_embeddings
 from pathassets.store.groups import tree_hashes
 
@@ -33,13 +33,13 @@ def write(writer: EmbeddingsWriter, shards: list[int]) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    return Root(tmp_path / "store")
+    return open_root(tmp_path / "store")
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> dict[str, str]:
     """Hashes of the files of a group that nothing disturbed."""
-    return finished(Root(tmp_path / "undisturbed"))
+    return finished(open_root(tmp_path / "undisturbed"))
 
 
 def finished(root: Root) -> dict[str, str]:

@@ -188,10 +188,10 @@ def test_rows_of_the_snapshot_that_the_store_has_not_are_found_by_a_deep_look(wh
         path.chmod(0o644)
         with duckdb.connect(str(path)) as con:
             con.execute(statement)
-        record = json.loads(whole.root.read(layout.PUBLISHED))
+        record = json.loads(layout.published_path(whole.home).read_bytes())
         stat = path.stat()
         record["snapshot"] = f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
-        whole.root.put(layout.PUBLISHED, json.dumps(record).encode())
+        layout.published_path(whole.home).write_bytes(json.dumps(record).encode())
         assert found(whole, deep=deep) == [(Fault.SNAPSHOT, "results.duckdb")], statement
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from assets_tests.store.conftest import start
 from pathassets.errors import Reason, StoreError
-from pathassets.store import Root
+from pathassets.store import Root, open_root
 
 HOLDER = """
     import sys
-    from pathassets.store import Root
-    with Root(sys.argv[1]).lock("x"):
+    from pathassets.store import open_root
+    with open_root(sys.argv[1]).lock("x"):
         print("ready")
         sys.stdin.readline()
 """
@@ -23,7 +23,7 @@ HOLDER = """
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    return Root(tmp_path / "store")
+    return open_root(tmp_path / "store")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine import child
 
-from pathassets.store import Root, layout
+from pathassets.store import layout, open_root
 from support.streams import wait_until
 
 N = 5000
@@ -30,7 +30,7 @@ class Embedder:
     """
 
     def __init__(self, store: Path, slide: Path, name: str = "notes") -> None:
-        self.root, self.notes = Root(store), store.with_suffix(f".{name}")
+        self.root, self.notes = open_root(store), store.with_suffix(f".{name}")
         self.notes.touch()
         command = [sys.executable, "-W", "ignore", "-u", child.__file__, store, slide, str(N)]
         environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}

@@ -29,10 +29,11 @@ def study_at(home: Path | None, *, must_exist: bool = True) -> Study:
         StudyError: There is none, and there must be one.
     """
     from pathassets.cli.console import log_to
+    from pathassets.store import open_root
 
     check_home((home or home_from_environment()).expanduser())
     study = Study(home or home_from_environment())
-    if must_exist and not study.store_path.exists():
+    if must_exist and not open_root(study.store_uri).is_there():
         raise StudyError(
             f"there is no study in {study.home}",
             reason=Reason.CONFIG_INVALID,

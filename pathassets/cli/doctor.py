@@ -133,12 +133,12 @@ def _existing(folder: Path) -> Path:
 
 def _writable(study: Study) -> str:
     """Tries to write and to read back where a store is; a study that was never run gets none from being looked at."""
-    if not study.store_path.exists():
-        return "not made yet"
     root = Session(study).root
+    if root.folder is not None and not root.is_there():
+        return "not made yet"
     root.check_writable()
     root.folders("tables")
-    return str(study.store_path)
+    return root.uri
 
 
 def _inbox(study: Study, place: str) -> Line:

@@ -13,8 +13,9 @@ import numpy as np
 
 from pathassets.cli.console import log_to, print_json, print_rows, say
 from pathassets.cli.running import Request, check_paths, study_of
-from pathassets.config import Study, check_home, retiled
+from pathassets.config import Study, check_home
 from pathassets.core.geometry import tile_size
+from pathassets.editing import retiled
 from pathassets.encoders import check_device
 from pathassets.errors import PathassetsError
 from pathassets.recipes import Recipe, Tiling, slug

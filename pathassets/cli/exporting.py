@@ -71,7 +71,8 @@ def _checked_folder(study: Study, folder: Path) -> Path:
     path = folder.expanduser().resolve()
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is not a folder", remedy="Name a folder with --to.")
-    if any(path.is_relative_to(kept) for kept in (study.store_path, study.dagster_home)):
+    store = open_root(study.store_uri).folder
+    if any(path.is_relative_to(kept) for kept in (store, study.dagster_home) if kept is not None):
         raise ConfigError(f"{path} belongs to the study itself", remedy="Name another folder with --to.")
     return path
 

@@ -73,7 +73,7 @@ def print_query(study: Study, query: str, output: str) -> None:
     """The answer of `results.duckdb` to one SELECT."""
     from pathassets.store.query import query as ask
 
-    frame = ask(study.home, query)
+    frame = ask(study.home, query, root=Session(study).root)
     if output == "csv":
         sys.stdout.write(flat(frame).write_csv())
     elif output == "json":

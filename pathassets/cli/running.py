@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathassets.cli.console import log_to, print_json, print_rows, say, watching
-from pathassets.config import CONFIG_FILE, Study, add_recipes, check_home, init_home
-from pathassets.errors import ConfigError, Reason
+from pathassets.config import CONFIG_FILE, Study, check_home, init_home
+from pathassets.editing import add_recipes
+from pathassets.errors import ConfigError, Reason, StudyError
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import Node, chain
 from pathassets.steps.register import files_to_register, known_slides, register
@@ -60,7 +61,8 @@ def run_study(request: Request) -> int:
     slide_ids = _registered(session, request)
     if not slide_ids:
         return _tell(session, request, nodes, [], [], None, [])
-    late = [slide_id for slide_id in slide_ids if request.force or pending(session, slide_id, nodes)]
+    is_late = session.root.map(lambda slide_id: request.force or bool(pending(session, slide_id, nodes)), slide_ids)
+    late = [slide_id for slide_id, late in zip(slide_ids, is_late, strict=True) if late]
     launched, problems = _launch(study, request, nodes, late)
     return _tell(session, request, nodes, slide_ids, late, launched, problems)
 
@@ -254,8 +256,9 @@ def _tell(
 
 
 def _unmade(launched: Launched | None, failed: set[str]) -> dict[str, str]:
-    """Slides of which an asset was passed over though nothing of them failed: what it needs was never made."""
-    found: dict[str, str] = {}
+    """Slides that are not done though nothing of them failed: the run ended too early, or what an asset needs was never made."""
+    cut_short = launched.cut_short if launched else []
+    found = {slide_id: "the run ended before it was done" for slide_id in cut_short if slide_id not in failed}
     for result in launched.results if launched else []:
         if result.outcome is None and result.slide_id not in failed:
             needs = ", ".join("/".join(parent.key) for parent in result.node.upstream)
@@ -277,7 +280,12 @@ def failed_outcomes(
     seen = {(o.slide_id, o.tiling, o.recipe, o.step) for o in fresh}
     tried = {r.slide_id for r in (launched.results if launched else [])}
     asked = {node.names for node in nodes}
-    recorded = [Outcome(**row) for row in _recorded(session, slide_ids)]
+    try:
+        recorded = [Outcome(**row) for row in _recorded(session, slide_ids)]
+    except StudyError:
+        if launched is None:
+            raise
+        recorded = []  # the store has gone: what this run met is told all the same
     old = [
         outcome
         for outcome in recorded

@@ -192,7 +192,8 @@ def _pictures(session: Session, result: StepResult) -> Metadata:
     if result.node.step in (Step.SPATIAL_DOMAINS, Step.TEXT_SIMILARITY) and result.node.recipe is not None:
         page = write_page(session, result.slide_id, result.node.recipe)
         if page is not None:
-            metadata |= {"interactive": dg.MetadataValue.url(Path(page).as_uri()), "page": dg.MetadataValue.path(page)}
+            url = page if "://" in page else Path(page).as_uri()
+            metadata |= {"interactive": dg.MetadataValue.url(url), "page": dg.MetadataValue.path(page)}
     return metadata
 
 

@@ -6,6 +6,7 @@ Belongs here: instance, runs and partitions for the command line. Does not belon
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from pathassets.logs import begin_run
 from pathassets.steps.chain import StepResult
 from pathassets.steps.nodes import Node
 from pathassets.steps.session import Silence, Watcher
-from pathassets.store import Root
+from pathassets.store.local_root import LocalRoot
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,13 @@ class Launched:
     Attributes:
         results: One for each slide and asset, in order.
         problems: What went wrong outside any slide, in words.
+        cut_short: Slides for which not every asset has a result, because the run ended before.
         run_ids: Dagster's runs.
     """
 
     results: list[StepResult] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    cut_short: list[str] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
 
 
@@ -99,6 +102,8 @@ class Launcher:
         for group in batches(keys, slide_ids, self._study.slides_per_run):
             self._launch(launched, SLIDES_JOB, [node.key for node in nodes], range_tags(group), config)
         launched.results = list(self._workshop.results)
+        counts = Counter(result.slide_id for result in launched.results)
+        launched.cut_short = [slide_id for slide_id in slide_ids if counts[slide_id] < len(nodes)]
         return launched
 
     def cohort(self, keys: Sequence[tuple[str, ...]]) -> Launched:
@@ -168,7 +173,7 @@ def set_up(study: Study) -> None:
     done = study.dagster_home / SET_UP
     if done.exists():
         return
-    with Root(study.store_path).lock("dagster", SET_UP_SECONDS):
+    with LocalRoot(study.dagster_home).lock("set-up", SET_UP_SECONDS):
         if not done.exists():
             with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(study.dagster_home))):
                 done.touch()

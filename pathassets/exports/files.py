@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pathassets.errors import ConfigError, StoreError
-from pathassets.store.root import Root, fsync_path, temp_name, translated
+from pathassets.store.local_root import LocalRoot, fsync_path, temp_name, translated
 
 Make = Callable[[Path], None]
 
@@ -33,7 +33,7 @@ class Target:
     """
 
     def __init__(self, folder: str | Path, *, force: bool = False) -> None:
-        self._root, self._force = Root(folder), force
+        self._root, self._force = LocalRoot(folder), force
         self.written: list[str] = []
         self.unchanged: list[str] = []
 

@@ -56,7 +56,7 @@ def write_page(session: Session, slide_id: str, recipe: Recipe) -> str | None:
     key = layout.figure_key(slide_id, f"{recipe_part(recipe)}.html")
     html = interactive.page(figure, slide_id, script=f"../study/{interactive.PLOTLY_FILE}")
     session.root.put_if_changed(key, html.encode())
-    return str(session.root.local(key))
+    return session.root.address(key)
 
 
 def map_picture(session: Session, recipe: Recipe) -> str | None:

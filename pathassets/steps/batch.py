@@ -24,6 +24,7 @@ from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order, Results, S
 from pathassets.steps.nodes import Node, Step
 from pathassets.steps.outcomes import failure
 from pathassets.steps.session import Session
+from pathassets.store import layout
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class _Pass:
             told.add(holder)
 
         try:
-            work.stack.enter_context(self._session.root.lock(f"slide-{work.slide_id}", patience, waiting))
+            work.stack.enter_context(self._session.root.lock(layout.slide_lock(work.slide_id), patience, waiting))
         except PathassetsError as error:
             if error.reason is Reason.LOCKED and not patience:
                 self._later.append(work.slide_id)

@@ -78,7 +78,7 @@ def results_account(session: Looking) -> Account:
     path = layout.results_path(session.study.home)
     if not path.exists():
         return Account("results", None, State.MISSING, f"{path} is not there", "`pathassets publish` makes it.")
-    published = last_published(session.root, session.study.home)
+    published = last_published(session.study.home)
     stat = path.stat()
     holds = {"path": str(path), "size_bytes": stat.st_size, "rows": published.rows, "skipped": published.skipped}
     made = {"at": pl.Series([int(stat.st_mtime * 1e6)]).cast(pl.Datetime("us"))[0]}

@@ -25,7 +25,7 @@ from pathassets.steps.outcomes import Status
 from pathassets.steps.session import Session, made_by
 from pathassets.steps.tiles import slide_tile_size
 from pathassets.store.arrays import EmbeddingsWriter
-from pathassets.store.groups import delete_group, is_done, key_of
+from pathassets.store.groups import delete_group, is_done
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def is_stored(session: Session, slide_id: str, node: Node) -> bool:
     if not session.tables.exists("embeddings", slide_id, recipe_part(recipe)):
         return False
     row = embeddings_row(session, slide_id, recipe)
-    return row is None or is_done(session.root, key_of(session.root, row["uri"]))
+    return row is None or is_done(session.root, session.root.key_of(row["uri"]))
 
 
 def start(session: Session, order: Order, stack: ExitStack, *, force: bool = False) -> Job | Made:

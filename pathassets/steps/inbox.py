@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from pathassets.errors import PathassetsError, Reason, SlideError, StoreError
+from pathassets.errors import PathassetsError, Reason, SlideError, StoreError, StoreUnreachableError, StudyError
 from pathassets.slides.copies import OutOfTimeError
 from pathassets.slides.parts import Found
 from pathassets.slides.places import name_of, sayable
@@ -166,7 +166,7 @@ class _Looking:
         except OutOfTimeError as error:
             self._stopped = str(error)
             return None
-        except StoreError as error:
+        except (StoreError, StoreUnreachableError) as error:
             self._stop(error)
             return None
         except ChangingError:
@@ -199,7 +199,7 @@ class _Looking:
             record_outcome(
                 self._session, self._node, failure(entry.slide_id, self._node, Reason.INTERNAL, text, remedy)
             )
-        except StoreError as problem:
+        except (StoreError, StoreUnreachableError) as problem:
             self._stop(problem)
             return None
         return entry
@@ -232,7 +232,7 @@ class _Looking:
                 self._say(f"{_shown(path)} is gone; what was made from it is kept")
                 with self._session.root.lock(f"slide-{row['slide_id']}", timeout=0.0):
                     run_node(self._session, row["slide_id"], self._node, {})
-        except StoreError as error:
+        except (StoreError, StoreUnreachableError) as error:
             if error.reason is not Reason.LOCKED:
                 self._stop(error)
         except PathassetsError as error:
@@ -244,7 +244,7 @@ class _Looking:
     def _is_enough(self) -> bool:
         return bool(self._stopped) or self._done >= self._limits.files or time.monotonic() > self._deadline
 
-    def _stop(self, error: StoreError) -> None:
+    def _stop(self, error: StudyError) -> None:
         self._stopped = error.message
         self._say(str(error))
 
@@ -278,7 +278,7 @@ class _Looking:
         if self._new != self._old:
             try:
                 save_memory(self._session, self._new)
-            except StoreError as error:
+            except (StoreError, StoreUnreachableError) as error:
                 self._stop(error)
 
     def _sum_up(self, n_entered: int) -> None:

@@ -241,7 +241,7 @@ def _repair_other(session: Session, finding: Finding) -> Iterator[Deed]:
         root.delete(key)
         yield Deed(key, f'removed: {AGAIN}, with --select "*"')
     elif finding.fault is Fault.SNAPSHOT:
-        root.delete(layout.PUBLISHED)
+        layout.published_path(session.study.home).unlink(missing_ok=True)
         yield Deed(key, "will be made from nothing by the next run, or by `pathassets publish`")
 
 

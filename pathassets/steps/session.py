@@ -21,7 +21,7 @@ from pathassets.steps.annotations import annotation_path
 from pathassets.steps.made_from import as_json, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.steps.sources import slide_file
-from pathassets.store import Root, Tables, layout
+from pathassets.store import Root, Tables, layout, open_root
 from pathassets.store.cache import file_sha256
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Session:
     @cached_property
     def root(self) -> Root:
         """The store."""
-        return Root(self.study.store_path)
+        return open_root(self.study.store_uri)
 
     @cached_property
     def tables(self) -> Tables:

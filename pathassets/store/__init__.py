@@ -1,6 +1,7 @@
 """Where things live: every path of the store, and how it is read and written.
 
-Belongs here: keys and paths (`layout`), the operations that touch them (`root`), table schemas (`spec`, `schema`,
+Belongs here: keys and paths (`layout`), the operations that touch them (`root`; on a disk: `local_root`, in a bucket:
+`object_root` with its locks, `leases`), table schemas (`spec`, `schema`,
 `contract`), tables on disk (`tables`), arrays (`arrays`, `derived`), the SQL snapshot (`results`, `ingest`, `query`),
 and the check of it all (`verify`). Does not belong: what is computed, dagster, torch, slides, encoders.
 
@@ -13,12 +14,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathassets.store.root import Root
+    from pathassets.store.root import Root, open_root
     from pathassets.store.tables import Tables
 
-__all__ = ["Root", "Tables"]
+__all__ = ["Root", "Tables", "open_root"]
 
-_HOMES = {"Root": "pathassets.store.root", "Tables": "pathassets.store.tables"}
+_HOMES = {"Root": "pathassets.store.root", "Tables": "pathassets.store.tables", "open_root": "pathassets.store.root"}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,19 +22,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import polars as pl
 
-from pathassets.errors import Reason, StoreError
+from pathassets.errors import Reason, StoreError, StoreUnreachableError
 from pathassets.store import layout
-from pathassets.store.groups import (
-    ANNDATA,
-    clear_leftovers,
-    delete_group,
-    is_done,
-    key_of,
-    mark_done,
-    obs_frame,
-    read_marker,
-    write_elements,
-)
+from pathassets.store.groups import ANNDATA, delete_group, is_done, mark_done, obs_frame, read_marker, write_elements
 from pathassets.store.root import Root
 
 if TYPE_CHECKING:
@@ -117,8 +107,8 @@ class EmbeddingsWriter:
 
     @property
     def uri(self) -> str:
-        """Absolute path of the group."""
-        return str(self.root.local(self.group))
+        """Absolute address of the group."""
+        return self.root.address(self.group)
 
     @property
     def done(self) -> bool:
@@ -138,7 +128,8 @@ class EmbeddingsWriter:
         """The shards that are still to be written, in order."""
         if self.done:
             return []
-        return [i for i in range(self.n_shards) if not self.root.local(self._shard_key(i)).is_file()]
+        there = set(self.root.keys(f"{self.group}/X"))
+        return [i for i in range(self.n_shards) if self._shard_key(i) not in there]
 
     def write_shard(self, shard: int, rows: np.ndarray, notes: pl.DataFrame | None = None) -> None:
         """Stores one whole shard; when this returns, no crash can lose it.
@@ -197,7 +188,7 @@ class EmbeddingsWriter:
         if self.root.read_if_there(plan_key) != plan:
             delete_group(self.root, self.group)
             self.root.put(plan_key, plan)
-        clear_leftovers(self.root.path / layout.array_folder(self.slide_id, self.digest))
+        self.root.clear_leftovers(layout.array_folder(self.slide_id, self.digest))
         for key in (f"{self.group}/zarr.json", f"{self.group}/X/zarr.json"):
             if not _is_json(self.root.read_if_there(key)):
                 self.root.delete(key)
@@ -212,6 +203,8 @@ class EmbeddingsWriter:
         try:
             rows, notes = np.asarray(self._array[self.rows_of(shard)]), self._notes(shard)
             is_whole = notes.height == len(rows) and not _not_finite(rows, notes).any()
+        except StoreUnreachableError:
+            raise
         except Exception:  # noqa: BLE001  a torn file makes libraries say what they like
             return False
         self.n_bad += int((notes["status"] != OK).sum()) if is_whole else 0
@@ -221,9 +214,7 @@ class EmbeddingsWriter:
         import zarr
         from zarr.codecs import ZstdCodec
 
-        from pathassets.store.durable import DurableStore
-
-        store = DurableStore(self.root, self.group)
+        store = self.root.zarr(self.group, durable=True)
         if not self.root.exists(f"{self.group}/zarr.json"):
             zarr.create_group(store, zarr_format=3, attributes=ANNDATA)
         if self.root.exists(f"{self.group}/X/zarr.json"):
@@ -296,7 +287,7 @@ class Embeddings:
 
     Args:
         root: The store.
-        uri: The group's key or absolute path, as in the column `uri`.
+        uri: The group's key or absolute address, as in the column `uri`.
 
     Raises:
         StoreError: `store_corrupt` when the group is unfinished, gone, lacks a file or has an empty one; when it is read,
@@ -304,7 +295,7 @@ class Embeddings:
     """
 
     def __init__(self, root: Root, uri: str | Path) -> None:
-        self.root, self.group = root, key_of(root, uri)
+        self.root, self.group = root, root.key_of(uri)
         self.marker = read_marker(root, self.group)
         self.n_tiles, self.dim = int(self.marker["rows"]), int(self.marker["dim"])
         self.dtype, self.digest = str(self.marker["dtype"]), str(self.marker["digest"])
@@ -340,7 +331,8 @@ class Embeddings:
         import anndata
         import zarr
 
-        frame = anndata.io.read_elem(zarr.open_group(self.root.local(self.group), mode="r")["obs"])
+        with self.root.files(self.root.keys(f"{self.group}/obs")) as folder:
+            frame = anndata.io.read_elem(zarr.open_group(folder / self.group / "obs", mode="r"))
         table = pl.from_pandas(frame)
         # a column of text without any text has lost its type on the way
         return table.with_columns(pl.col(pl.Categorical, pl.Enum, pl.Null).cast(pl.String))
@@ -354,11 +346,11 @@ class Embeddings:
     def _array(self) -> zarr.Array:
         import zarr
 
-        return zarr.open_array(self.root.local(self.group), path="X", mode="r")
+        return zarr.open_array(self.root.zarr(self.group), path="X", mode="r")
 
     def _corrupt(self, what: str) -> StoreError:
         remedy = "Run again with --force: the slide is embedded anew."
-        return StoreError(f"{self.root.local(self.group)} {what}", reason=Reason.STORE_CORRUPT, remedy=remedy)
+        return StoreError(f"{self.root.address(self.group)} {what}", reason=Reason.STORE_CORRUPT, remedy=remedy)
 
 
 def read_embeddings(root: Root, uri: str | Path) -> Embeddings:

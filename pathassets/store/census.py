@@ -14,7 +14,6 @@ import polars as pl
 
 from pathassets.errors import StoreError
 from pathassets.store import layout
-from pathassets.store.groups import key_of
 from pathassets.store.root import Root
 from pathassets.store.schema import TABLES
 from pathassets.store.tables import Tables
@@ -130,7 +129,7 @@ def _enter(census: Census, tables: Tables, key: str) -> None:
         return
     strange = frame.filter(pl.col("slide_id") != slide_id) if slide_id is not None else frame.clear()
     if not strange.is_empty():
-        census.unreadable[key] = f"{tables.root.local(key)} holds rows of another slide"
+        census.unreadable[key] = f"{tables.root.address(key)} holds rows of another slide"
         return
     digests = frame["digest"].drop_nulls().unique().to_list() if "digest" in frame.columns else []
     census.files[key] = FileFacts(frame.height, frozenset(digests))
@@ -143,7 +142,7 @@ def _enter(census: Census, tables: Tables, key: str) -> None:
 def _named(root: Root, file: str, row: dict[str, Any]) -> Named:
     name = row.get("name") or "embeddings"
     try:
-        group: str | None = key_of(root, row["uri"])
+        group: str | None = root.key_of(row["uri"])
     except StoreError:
         group = None
     try:

@@ -33,19 +33,23 @@ def snapshot_differences(root: Root, home: Path, census: Census, *, deep: bool) 
     """
     import duckdb
 
-    try:
-        con = connect(home, root=root)
-    except PathassetsError as error:
-        yield error.message
-        return
-    try:
-        for spec in TABLES.values():
-            if not any(key.startswith(f"{layout.table_prefix(spec.name)}/") for key in census.unreadable):
-                yield from _differences(con, root, home, spec, census, deep)
-    except duckdb.Error as error:
-        yield f"cannot be read: {str(error).partition(chr(10))[0]}"
-    finally:
-        con.close()
+    keys = [*map(layout.schema_file_key, TABLES), *census.files] if deep else []
+    with root.files(keys) as folder:
+        try:
+            con = connect(home, folder=folder)
+        except PathassetsError as error:
+            yield error.message
+            return
+        try:
+            for spec in TABLES.values():
+                if not any(key.startswith(f"{layout.table_prefix(spec.name)}/") for key in census.unreadable):
+                    yield from _differences(
+                        con, folder, layout.uri_prefix(root.uri, home.resolve()), spec, census, deep
+                    )
+        except duckdb.Error as error:
+            yield f"cannot be read: {str(error).partition(chr(10))[0]}"
+        finally:
+            con.close()
 
 
 def published_slides(root: Root, home: Path) -> set[str]:
@@ -57,7 +61,7 @@ def published_slides(root: Root, home: Path) -> set[str]:
 
 
 def _differences(
-    con: duckdb.DuckDBPyConnection, root: Root, home: Path, spec: TableSpec, census: Census, deep: bool
+    con: duckdb.DuckDBPyConnection, folder: Path, uri_prefix: str, spec: TableSpec, census: Census, deep: bool
 ) -> Iterator[str]:
     """Of embeddings and what comes from them the snapshot leaves out what is not current, but has nothing of its own."""
     keys = [key for key in census.files if key.startswith(f"{layout.table_prefix(spec.name)}/")]
@@ -66,9 +70,9 @@ def _differences(
     if here > there or (whole and here != there):
         yield f"{spec.name} has {here} rows; the store has {there}"
     elif deep:
-        paths = [glob_escaped(root.local(key)) for key in (layout.schema_file_key(spec.name), *keys)]
+        paths = [glob_escaped(folder / key) for key in (layout.schema_file_key(spec.name), *keys)]
         names = ", ".join(f'"{name}"' for name in spec.names)
-        columns = ", ".join(column_expression(c, layout.uri_prefix(root.path, home.resolve())) for c in spec.columns)
+        columns = ", ".join(column_expression(c, uri_prefix) for c in spec.columns)
         main, store = f"SELECT {names} FROM main.{spec.name}", f"SELECT {columns} FROM {PARQUET_FILES}"
         strange = _count(con, f"({main} EXCEPT {store})", paths)
         lost = _count(con, f"({store} EXCEPT {main})", paths) if whole else 0

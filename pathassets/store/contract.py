@@ -29,7 +29,12 @@ What a study holds, where it lies, and what every column means. Names listed her
   description as a comment.
 - **Python**: `pathassets.Study(home).scan("tiles")` gives a polars LazyFrame over the Parquet files.
 - **Arrays**: `anndata.read_zarr(uri)` with a `uri` from `embeddings` or `derived_arrays`. Relative ones start at the
-  folder of `results.duckdb`; those from `scan` are absolute.
+  folder of `results.duckdb`; those from `scan` are absolute. `anndata.read_zarr(pathassets.Study(home).arrays(uri))`
+  takes all of them, wherever the store lies.
+- **In a bucket** (`store = "s3://bucket/prefix"`) everything is the same but `live`, whose tables say where to look
+  instead, and `uri`, which is always absolute (`s3://...`). Without pathassets:
+  `anndata.read_zarr(zarr.open_group(zarr.storage.ObjectStore(obstore.store.from_url(uri)), mode="r"))`. Credentials
+  and endpoint come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`, ...).
 
 ## Rules that hold everywhere
 

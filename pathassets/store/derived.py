@@ -13,17 +13,9 @@ import numpy as np
 import polars as pl
 
 from pathassets.store import layout
-from pathassets.store.groups import (
-    ANNDATA,
-    delete_group,
-    is_done,
-    key_of,
-    mark_done,
-    obs_frame,
-    read_marker,
-    write_elements,
-)
-from pathassets.store.root import Root, translated
+from pathassets.store.groups import delete_group, is_done, mark_done, obs_frame, read_marker, write_elements
+from pathassets.store.local_root import translated
+from pathassets.store.root import Root
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,7 +48,7 @@ def write_derived(
         lock_timeout: Seconds to wait for another writer of the same group.
 
     Returns:
-        Absolute path of the group: the column `uri` of `derived_arrays`.
+        Absolute address of the group: the column `uri` of `derived_arrays`.
 
     Raises:
         ValueError: An array has not as many rows as `obs`.
@@ -69,11 +61,10 @@ def write_derived(
         if not is_done(root, group):
             described = {"slide_id": slide_id, "digest": digest, **(uns or {})}
             delete_group(root, group)
-            _create(root, group)
             elements = {"obs": obs_frame(obs), "obsm": obsm, "obsp": obsp, "uns": described}
             write_elements(root, group, elements)
             mark_done(root, group, {"slide_id": slide_id, "digest": digest, "rows": obs.height})
-    return str(root.local(group))
+    return root.address(group)
 
 
 def read_derived(root: Root, uri: str | Path) -> AnnData:
@@ -84,10 +75,10 @@ def read_derived(root: Root, uri: str | Path) -> AnnData:
     """
     import anndata
 
-    group = key_of(root, uri)
+    group = root.key_of(uri)
     read_marker(root, group)
-    with translated(f"read {root.local(group)}", reading=True):
-        return anndata.read_zarr(root.local(group))
+    with root.files(root.keys(group)) as folder, translated(f"read {root.address(group)}", reading=True):
+        return anndata.read_zarr(folder / group)
 
 
 def read_array(root: Root, uri: str | Path, name: str) -> np.ndarray:
@@ -98,18 +89,10 @@ def read_array(root: Root, uri: str | Path, name: str) -> np.ndarray:
     """
     import zarr
 
-    group = key_of(root, uri)
+    group = root.key_of(uri)
     read_marker(root, group)
-    with translated(f"read {root.local(group)}", reading=True):
-        return np.asarray(zarr.open_array(root.local(group), path=name, mode="r")[:])
-
-
-def _create(root: Root, group: str) -> None:
-    import zarr
-
-    with translated(f"write {root.local(group)}"):
-        root.local(group).parent.mkdir(parents=True, exist_ok=True)
-        zarr.create_group(root.local(group), zarr_format=3, attributes=ANNDATA)
+    with translated(f"read {root.address(group)}", reading=True):
+        return np.asarray(zarr.open_array(root.zarr(group), path=name, mode="r")[:])
 
 
 def _check_rows(n_rows: int, arrays: Mapping[str, Any]) -> None:

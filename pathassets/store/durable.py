@@ -1,4 +1,4 @@
-"""DurableStore: a Zarr store whose every write goes through `Root`: whole, flushed to the disk, or not there.
+"""DurableStore: a Zarr store whose every write goes through `LocalRoot`: whole, flushed to the disk, or not there.
 
 Belongs here: that one class. Imported only when arrays are written: Zarr takes a while to load.
 """
@@ -11,7 +11,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, WrapperStore
 
-from pathassets.store.root import Root
+from pathassets.store.local_root import LocalRoot
 
 
 class DurableStore(WrapperStore[LocalStore]):
@@ -25,7 +25,7 @@ class DurableStore(WrapperStore[LocalStore]):
         prefix: Key of the Zarr group.
     """
 
-    def __init__(self, root: Root, prefix: str) -> None:
+    def __init__(self, root: LocalRoot, prefix: str) -> None:
         super().__init__(LocalStore(root.local(prefix)))
         self._root, self._prefix = root, prefix
 

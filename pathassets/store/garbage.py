@@ -174,7 +174,7 @@ def _temporaries(root: Root, older_than: float) -> list[Waste]:
     found = []
     for path in root.temp_files(older_than):
         stat = path.stat()
-        found.append(Waste(Kind.TEMPORARY, path.relative_to(root.path).as_posix(), stat.st_size, stat.st_mtime))
+        found.append(Waste(Kind.TEMPORARY, root.key_of(path), stat.st_size, stat.st_mtime))
     return found
 
 

@@ -7,9 +7,7 @@ A group without its marker beside it is unfinished and is not read; with it, it 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,40 +16,23 @@ import polars as pl
 
 from pathassets.errors import Reason, StoreError
 from pathassets.store import layout
-from pathassets.store.root import Root, fsync_path, translated
+from pathassets.store.root import Root
 from pathassets.store.schema import VOLATILE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+ANNDATA: dict[str, Any] = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 _NOT_IN_OBS = {*VOLATILE, "slide_id", "tiling", "digest", "code_version"}
 
 
 def digest_folders(root: Root, slide_ids: Iterable[str] | None = None) -> Iterator[tuple[str, str, str]]:
     """Slide id, digest and key of every folder of array groups; of some slides only, where they are given."""
-    for slide_id in root.folders("arrays") if slide_ids is None else slide_ids:
-        for digest in root.folders(f"arrays/{slide_id}"):
+    slides = root.folders("arrays") if slide_ids is None else list(slide_ids)
+    for slide_id, digests in zip(slides, root.map(lambda slide: root.folders(f"arrays/{slide}"), slides), strict=True):
+        for digest in digests:
             yield slide_id, digest, f"arrays/{slide_id}/{digest}"
-
-
-def key_of(root: Root, uri: str | Path) -> str:
-    """Key of a group named by its key or by its absolute path.
-
-    Raises:
-        StoreError: `store_corrupt` when it lies elsewhere.
-    """
-    path = Path(uri)
-    if not path.is_absolute():
-        return str(uri)
-    if not path.is_relative_to(root.path):
-        raise StoreError(
-            f"{path} does not lie in the store {root.path}",
-            reason=Reason.STORE_CORRUPT,
-            remedy="Publish again if the study was moved: `pathassets publish`.",
-        )
-    return path.relative_to(root.path).as_posix()
 
 
 def is_done(root: Root, group: str) -> bool:
@@ -65,16 +46,16 @@ def read_marker(root: Root, uri: str | Path) -> dict[str, Any]:
     Raises:
         StoreError: `store_corrupt` when the group is unfinished, missing, or its marker is damaged.
     """
-    group = key_of(root, uri)
+    group = root.key_of(uri)
     data = root.read_if_there(layout.marker_key(group))
     remedy = "Run again: what is missing is made, what is there stays."
     if data is None or not root.exists(group):
-        raise StoreError(f"{root.local(group)} is not finished or gone", reason=Reason.STORE_CORRUPT, remedy=remedy)
+        raise StoreError(f"{root.address(group)} is not finished or gone", reason=Reason.STORE_CORRUPT, remedy=remedy)
     try:
         marker = json.loads(data)
         return {**marker, "files": dict(marker["files"])}
     except (ValueError, KeyError, TypeError) as error:
-        message = f"the marker of {root.local(group)} is damaged: {error!r}"
+        message = f"the marker of {root.address(group)} is damaged: {error!r}"
         raise StoreError(message, reason=Reason.STORE_CORRUPT, remedy="Run again with --force.") from error
 
 
@@ -86,30 +67,17 @@ def mark_done(root: Root, group: str, facts: Mapping[str, Any]) -> dict[str, Any
         group: The group's key.
         facts: What the marker says besides the files' hashes.
     """
-    folder = root.local(group)
-    with translated(f"write {folder}"):
-        clear_leftovers(folder)
-        _flush(folder)
+    root.settle(group)
     sizes = {entry.key.removeprefix(f"{group}/"): entry.size for entry in root.entries(group)}
     marker = {"format": FORMAT, **facts, "files": tree_hashes(root, group), "sizes": sizes}
     root.put(layout.marker_key(group), json.dumps(marker, indent=1, sort_keys=True).encode())
     return marker
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Removes what a killed writer had begun to write, as we and as Zarr name it; whoever calls holds the group's lock."""
-    for pattern in (".*.tmp", "*.partial"):
-        for path in folder.rglob(pattern):
-            path.unlink(missing_ok=True)
-
-
 def tree_hashes(root: Root, group: str) -> dict[str, str]:
     """SHA-256 of every file of a group, by its path in the group."""
-    hashes = {}
-    for key in root.keys(group):
-        with translated(f"read {root.local(key)}", reading=True), root.local(key).open("rb") as file:
-            hashes[key.removeprefix(f"{group}/")] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    keys = root.keys(group)
+    return {key.removeprefix(f"{group}/"): found for key, found in zip(keys, root.map(root.sha256, keys), strict=True)}
 
 
 def delete_group(root: Root, group: str) -> None:
@@ -133,16 +101,9 @@ def write_elements(root: Root, group: str, elements: Mapping[str, Any]) -> None:
     import anndata
     import zarr
 
-    with translated(f"write {root.local(group)}"), anndata.settings.override(auto_shard_zarr_v3=False):
-        target = zarr.open_group(root.local(group), mode="a", zarr_format=3)
+    for name in elements:
+        root.delete(f"{group}/{name}")
+    with root.workshop(group) as folder, anndata.settings.override(auto_shard_zarr_v3=False):
+        target = zarr.open_group(folder, mode="a", zarr_format=3, attributes=ANNDATA)
         for name, value in elements.items():
-            root.delete(f"{group}/{name}")
             anndata.io.write_elem(target, name, value)
-
-
-def _flush(folder: Path) -> None:
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            fsync_path(Path(parent) / name)
-        fsync_path(Path(parent))
-    fsync_path(folder.parent)

@@ -65,22 +65,23 @@ def _if_whole(tables: Tables, key: str, schema: dict[str, pl.DataType]) -> pl.Da
     try:
         return _rows(tables, [key], schema)
     except (pl.exceptions.PolarsError, OSError) as error:
-        log.warning("%s is left out: %s", tables.root.local(key), error)
+        log.warning("%s is left out: %s", tables.root.address(key), error)
         return None
 
 
 def _rows(tables: Tables, keys: list[str], schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    paths = {str(tables.root.local(key)): key for key in keys}
     wanted = {name: dtype for name, dtype in schema.items() if name not in (_KEY, _ETAG)}
-    frame = pl.scan_parquet(
-        list(paths),
-        schema=wanted,
-        missing_columns="insert",
-        extra_columns="ignore",
-        hive_partitioning=False,
-        glob=False,
-        include_file_paths=_KEY,
-    ).collect()
+    with tables.root.files(keys) as folder:
+        paths = {str(folder / key): key for key in keys}
+        frame = pl.scan_parquet(
+            list(paths),
+            schema=wanted,
+            missing_columns="insert",
+            extra_columns="ignore",
+            hive_partitioning=False,
+            glob=False,
+            include_file_paths=_KEY,
+        ).collect()
     return frame.with_columns(pl.col(_KEY).replace_strict(paths, return_dtype=pl.String)).select([_KEY, *wanted])
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 INTERNAL = "internal"
 # DuckDB holds all files of a statement open: 5,000 of each table took 10 GB.
 FILES_AT_ONCE = 1000
+NOT_LIVE = (
+    "The schema live cannot look into an object store: ask the same table without `live.` (as of the last "
+    "`pathassets publish`), or pathassets.Study(home).scan(table) in Python"
+)
 _DONE = {"slide_id": pl.String, "digest": pl.String}
 _FILES = {"key": pl.String, "etag": pl.String}
 _PARQUET = "read_parquet({files}, union_by_name = {union}, hive_partitioning = false)"
@@ -94,11 +98,9 @@ class StoreState:
 def read_state(root: Root) -> StoreState:
     """What the store holds now."""
     files = {e.key: e.etag for e in root.entries("tables") if e.key.endswith(".parquet") and layout.table_slide(e.key)}
-    for _, _, folder in digest_folders(root):
-        marker = f"{folder}/embeddings.done.json"
-        if root.exists(marker):
-            files[marker] = "done"
-    return StoreState(files)
+    markers = [f"{folder}/embeddings.done.json" for _, _, folder in digest_folders(root)]
+    done = root.map(root.exists, markers)
+    return StoreState(files | {marker: "done" for marker, there in zip(markers, done, strict=True) if there})
 
 
 class Ingest:
@@ -113,6 +115,7 @@ class Ingest:
 
     def __init__(self, con: duckdb.DuckDBPyConnection, root: Root, uri_prefix: str, state: StoreState) -> None:
         self._con, self._root, self._prefix, self._state = con, root, uri_prefix, state
+        self._folder = Path()
         self.skipped: dict[str, str] = {}
         self.replaced: set[str] = set()
 
@@ -130,7 +133,7 @@ class Ingest:
         slides = self._state.changed_slides(before)
         while True:
             try:
-                with transaction(self._con):
+                with self._at_hand(self._wanted(slides)), transaction(self._con):
                     self._apply(slides, anew=not before)
                 return len(slides)
             except duckdb.Error:
@@ -147,7 +150,8 @@ class Ingest:
         con = duckdb.connect()
         try:
             query = f"CREATE TEMP TABLE probe AS SELECT {self._columns(spec)} FROM {PARQUET_FILES}"
-            con.execute(query, [self._paths(spec.name, [key])])
+            with self._at_hand([layout.schema_file_key(spec.name), key]):
+                con.execute(query, [self._paths(spec.name, [key])])
         except duckdb.Error as error:
             return str(error).partition("\n")[0]
         finally:
@@ -227,7 +231,17 @@ class Ingest:
 
     def _paths(self, table: str, keys: list[str]) -> list[str]:
         """The files, the one without rows first: it gives every column, and its type, to files that lack it."""
-        return [glob_escaped(self._root.local(key)) for key in (layout.schema_file_key(table), *keys)]
+        return [glob_escaped(self._folder / key) for key in (layout.schema_file_key(table), *keys)]
+
+    def _wanted(self, slides: set[str]) -> list[str]:
+        """All files that taking in `slides` reads."""
+        return [key for name in TABLES for key in (layout.schema_file_key(name), *self._keys(name, slides))]
+
+    @contextmanager
+    def _at_hand(self, keys: list[str]) -> Iterator[None]:
+        """The files of `keys` where DuckDB can read them."""
+        with self._root.files(keys) as self._folder:
+            yield
 
 
 @contextmanager
@@ -259,35 +273,39 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def create_live_view(con: duckdb.DuckDBPyConnection, root: Root, uri_prefix: str, spec: TableSpec) -> None:
-    """A table over its Parquet files, in the schema `live`.
+    """A table over its Parquet files, in the schema `live`; where they are no files, a view that says so.
 
     Making a view looks at what it reads. Where columns may differ between files that is every file, and one damaged
     file forbids the view; it then does without the columns that only some files have.
     """
     import duckdb
 
+    if root.folder is None:
+        nothing = ", ".join(f'CAST(NULL AS {column.sql_type}) AS "{column.name}"' for column in spec.columns)
+        _live_view(con, spec, f"SELECT {nothing} WHERE error({quoted(NOT_LIVE)})", "not to be had here")
+        return
     columns = ", ".join(column_expression(column, uri_prefix) for column in spec.columns)
-    if spec.open or not _alike(root, spec):
+    now = "as it is now"
+    files = quoted(f"{glob_escaped(root.folder / layout.table_prefix(spec.name))}/*/*.parquet")
+    if spec.open or not _alike(root, root.folder, spec):
         more = f", * EXCLUDE ({', '.join(spec.names)})" if spec.open else ""
         with suppress(duckdb.Error):
-            _live_view(con, root, spec, columns + more, union=True)
+            _live_view(con, spec, f"SELECT {columns}{more} FROM {_PARQUET.format(files=files, union=True)}", now)
             return
-    _live_view(con, root, spec, columns, union=False)
+    _live_view(con, spec, f"SELECT {columns} FROM {_PARQUET.format(files=files, union=False)}", now)
 
 
-def _live_view(con: duckdb.DuckDBPyConnection, root: Root, spec: TableSpec, columns: str, *, union: bool) -> None:
-    files = quoted(f"{glob_escaped(root.local(layout.table_prefix(spec.name)))}/*/*.parquet")
-    source = _PARQUET.format(files=files, union=union)
+def _live_view(con: duckdb.DuckDBPyConnection, spec: TableSpec, query: str, remark: str) -> None:
     with transaction(con):
-        con.execute(f"CREATE OR REPLACE VIEW live.{spec.name} AS SELECT {columns} FROM {source}")
-        comment_on(con, "VIEW", f"live.{spec.name}", spec, f"{spec.description} (as it is now)")
+        con.execute(f"CREATE OR REPLACE VIEW live.{spec.name} AS {query}")
+        comment_on(con, "VIEW", f"live.{spec.name}", spec, f"{spec.description} ({remark})")
 
 
-def _alike(root: Root, spec: TableSpec) -> bool:
+def _alike(root: Root, folder: Path, spec: TableSpec) -> bool:
     """Whether no readable file lacks a column, as those of an older version do."""
     for key in root.keys(layout.table_prefix(spec.name)):
         try:
-            names = pl.read_parquet_schema(root.local(key))
+            names = pl.read_parquet_schema(folder / key)
         except (pl.exceptions.PolarsError, OSError):
             continue
         if not set(spec.names) <= names.keys():

@@ -3,7 +3,8 @@
 Belongs here: names and where they are. Does not belong: reading or writing them (`root`).
 
     <home>/results.duckdb                                       the SQL snapshot
-    <home>/store/                                               the root (its place is a setting)
+    <home>/.published.json                                      what it was made from
+    <home>/store/, or s3://<bucket>/<prefix>/                   the root (its place is a setting)
         tables/<table>/slide_id=<slide id>/<part>.parquet       one file per table, slide and part
         tables/<table>/study/<part>.parquet                     tables of the whole study
         tables/<table>/__schema__/schema.parquet                no rows; fixes the columns' types
@@ -12,7 +13,7 @@ Belongs here: names and where they are. Does not belong: reading or writing them
         arrays/<slide id>/<digest>/<name>.shards/               what a resume needs; gone when it is done
         masks/<slide id>/labels.npz                             which tissue piece each pixel of the overview is
         figures/<slide id>/<name>, figures/study/<name>         thumbnails, overlays, interactive pages
-        locks/<name>.lock   cache/<kind>/<token>.json   cache/index/<table>.parquet   published.json
+        locks/<name>.lock   cache/<kind>/<token>.json   cache/index/<table>.parquet
 
 A part is `part` for what all tilings share, `<tiling>` for tiles, `<tiling>__<recipe>` for what belongs to a recipe.
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 
 STORE = "store"
 RESULTS = "results.duckdb"
-PUBLISHED = "published.json"
+PUBLISHED = ".published.json"
 SHARED_PART = "part"
 STUDY = "study"
 SCHEMA_KEY = "__schema__/schema.parquet"
@@ -48,6 +49,11 @@ def default_store(home: str | Path) -> Path:
 def results_path(home: str | Path) -> Path:
     """The SQL snapshot in a home folder."""
     return Path(home) / RESULTS
+
+
+def published_path(home: str | Path) -> Path:
+    """What the SQL snapshot in a home folder was made from."""
+    return Path(home) / PUBLISHED
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
@@ -139,10 +145,26 @@ def array_lock(slide_id: str, digest: str, name: str) -> str:
     return f"{name}-{slide_id}-{digest}" if len(slide_id) < 120 else f"{name}-{digest}-{_token(slide_id)}"
 
 
-def uri_prefix(root: Path, home: Path) -> str:
+def uri_prefix(root: str, home: Path) -> str:
     """What turns a key into a `uri` in SQL: relative to the folder of `results.duckdb` where the store lies in it."""
-    inside = root.is_relative_to(home)
-    return f"{root.relative_to(home).as_posix() if inside else root.as_posix()}/"
+    inside = "://" not in root and Path(root).is_relative_to(home)
+    return f"{Path(root).relative_to(home).as_posix() if inside else root}/"
+
+
+# -- locks ---------------------------------------------------------------------------------------------------------
+
+
+def guards(key: str) -> list[str]:
+    """Names of the locks that guard a key: who has one of them may write the key only while it has it."""
+    kind, *parts = key.split("/")
+    folder = parts[1:2] if kind == "tables" else parts[:1] if kind in ("arrays", "masks", "figures") else []
+    slide_id = folder[0].removeprefix("slide_id=") if folder else STUDY
+    if slide_id == STUDY or not _SLIDE_ID.fullmatch(slide_id):
+        return []
+    locks = [slide_lock(slide_id)]
+    if kind == "arrays" and len(parts) > 2:
+        locks.append(array_lock(parts[0], parts[1], parts[2].partition(".")[0]))
+    return locks
 
 
 # -- pictures and small files --------------------------------------------------------------------------------------

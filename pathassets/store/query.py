@@ -16,7 +16,7 @@ import polars as pl
 
 from pathassets.errors import ConfigError, Reason, StudyError
 from pathassets.store import layout
-from pathassets.store.ingest import glob_escaped, quoted
+from pathassets.store.ingest import NOT_LIVE, glob_escaped, quoted
 from pathassets.store.root import Root
 
 if TYPE_CHECKING:
@@ -57,8 +57,13 @@ def query(home: str | Path, sql: str, *, root: Root | None = None) -> pl.DataFra
         con.close()
 
 
-def connect(home: str | Path, *, root: Root | None = None) -> duckdb.DuckDBPyConnection:
+def connect(home: str | Path, *, root: Root | None = None, folder: Path | None = None) -> duckdb.DuckDBPyConnection:
     """A connection that reads the snapshot as it is now; the caller closes it.
+
+    Args:
+        home: The folder of `results.duckdb`.
+        root: The store, where it does not lie in `home`.
+        folder: Where the store's files lie to be read, where that is not the store.
 
     Raises:
         StudyError: `file_missing` when nothing has been published, `store_corrupt` when the file cannot be opened.
@@ -70,12 +75,13 @@ def connect(home: str | Path, *, root: Root | None = None) -> duckdb.DuckDBPyCon
     if not path.is_file():
         remedy = "Run `pathassets publish`, or `pathassets run` first."
         raise StudyError(f"there is no {path} yet", reason=Reason.FILE_MISSING, remedy=remedy)
-    store = root.path if root is not None else layout.default_store(home)
+    store = folder or (root.folder if root is not None else layout.default_store(home))
     con = duckdb.connect()
     try:
         con.execute(f"ATTACH {quoted(str(path))} AS {_CATALOG} (READ_ONLY); USE {_CATALOG}")
         # paths in the views are patterns: a folder with a bracket in its name is written in two ways
-        folders = ", ".join(quoted(f"{text}/") for text in (store.as_posix(), glob_escaped(store)))
+        names = () if store is None else (store.as_posix(), glob_escaped(store))
+        folders = ", ".join(quoted(f"{name}/") for name in names)
         con.execute(f"SET allowed_directories = [{folders}]")
         con.execute("SET enable_external_access = false; SET lock_configuration = true")
     except duckdb.Error as error:
@@ -103,6 +109,8 @@ def _said_plainly(error: duckdb.Error, con: duckdb.DuckDBPyConnection) -> StudyE
     import duckdb
 
     line = _first_line(error)
+    if NOT_LIVE in line:
+        return ConfigError(NOT_LIVE)
     if isinstance(error, duckdb.PermissionException):
         remedy = "Only the store's own files can be read here. If the study was moved, run `pathassets publish`."
         return StudyError(line, reason=Reason.CONFIG_INVALID, remedy=remedy)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from pathassets.errors import Reason, StoreError
 from pathassets.store import layout
 from pathassets.store.ingest import INTERNAL, VIEWS, Ingest, StoreState, create_live_view, create_tables, read_state
-from pathassets.store.root import Root, fsync_path, temp_name, translated
+from pathassets.store.local_root import LocalRoot, fsync_path, temp_name, translated
+from pathassets.store.root import Held, Root
 from pathassets.store.schema import TABLES
 from pathassets.store.tables import Tables
 
@@ -66,12 +67,12 @@ def publish(root: Root, home: str | Path, *, full: bool = False, timeout: float 
     home = Path(home).expanduser().resolve()
     work = _Work(root, home, read_state(root))
     if full or not work.is_current():
-        with root.lock(LOCK, timeout):
+        with root.lock(LOCK, timeout) as lock:
             Tables(root).ensure_schema_files()
-            if _Record.read(root) != work.record:  # another publisher came first
+            if _Record.read(home) != work.record:  # another publisher came first
                 work = _Work(root, home, read_state(root))
             if full or not work.is_current():
-                return work.publish(full)
+                return work.publish(full, lock)
     return Published(work.target, False, rows=work.record.rows, skipped=work.record.skipped)
 
 
@@ -80,15 +81,15 @@ def needs_publishing(root: Root, home: str | Path) -> bool:
     return not _Work(root, Path(home).expanduser().resolve(), read_state(root)).is_current()
 
 
-def last_published(root: Root, home: str | Path) -> Published:
+def last_published(home: str | Path) -> Published:
     """What the last publication noted of itself; no rows where there was none."""
-    record = _Record.read(root)
+    record = _Record.read(Path(home))
     return Published(layout.results_path(home), False, rows=record.rows, skipped=record.skipped)
 
 
 @dataclass(frozen=True)
 class _Record:
-    """What the last publication noted beside the store, so that finding nothing to do costs no SQL.
+    """What the last publication noted beside the snapshot, so that finding nothing to do costs no SQL.
 
     Attributes:
         shape: Digest of the tables' and views' descriptions and of where the store lies; another shape is made from nothing.
@@ -103,12 +104,16 @@ class _Record:
     skipped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, root: Root) -> _Record:
+    def read(cls, home: Path) -> _Record:
         """The record; an empty one when there is none that can be used."""
         try:
-            return cls(**json.loads(root.read_if_there(layout.PUBLISHED) or b"{}"))
+            return cls(**json.loads(LocalRoot(home).read_if_there(layout.PUBLISHED) or b"{}"))
         except (ValueError, TypeError):
             return cls()
+
+    def write(self, home: Path) -> None:
+        """Puts it beside the snapshot."""
+        LocalRoot(home).put(layout.PUBLISHED, json.dumps(asdict(self), sort_keys=True).encode())
 
 
 class _Work:
@@ -117,10 +122,10 @@ class _Work:
     def __init__(self, root: Root, home: Path, state: StoreState) -> None:
         self.root, self.home, self.state = root, home, state
         self.target = layout.results_path(home)
-        self.prefix = layout.uri_prefix(root.path, home)
-        self.record = _Record.read(root)
+        self.prefix = layout.uri_prefix(root.uri, home)
+        self.record = _Record.read(home)
         tables = [(spec.name, spec.description, spec.column_schema()) for spec in TABLES.values()]
-        self.shape = _digest(SNAPSHOT_FORMAT, tables, VIEWS, str(root.path), self.prefix)
+        self.shape = _digest(SNAPSHOT_FORMAT, tables, VIEWS, root.uri, self.prefix)
         self.digest = _digest(self.shape, sorted(state.files.items()))
 
     def is_current(self) -> bool:
@@ -129,8 +134,8 @@ class _Work:
             return False
         return not _wal(self.target).exists() and all(map(self._still_damaged, self.record.skipped))
 
-    def publish(self, full: bool) -> Published:
-        """Makes the next snapshot beside the last and puts it in its place."""
+    def publish(self, full: bool, lock: Held) -> Published:
+        """Makes the next snapshot beside the last and puts it in its place, if the lock is still held."""
         trusted = self.record.shape == self.shape and self.record.snapshot == _etag(self.target)
         with translated(f"write {self.target}"):
             self.home.mkdir(parents=True, exist_ok=True)
@@ -138,11 +143,11 @@ class _Work:
             temp = self.home / temp_name(layout.RESULTS)
             try:
                 published = self._build(temp, from_last=trusted and not full)
+                lock.check()
                 self._appear(temp)
             finally:
                 _clear(self.home, f"{temp.name}*")
-        record = _Record(self.shape, self.digest, _etag(self.target), published.rows, published.skipped)
-        self.root.put(layout.PUBLISHED, json.dumps(asdict(record), sort_keys=True).encode())
+        _Record(self.shape, self.digest, _etag(self.target), published.rows, published.skipped).write(self.home)
         return published
 
     def _build(self, temp: Path, *, from_last: bool) -> Published:

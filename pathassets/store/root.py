@@ -1,33 +1,34 @@
 """Root: the handful of operations by which anything in the store is written, read, listed, locked or deleted.
 
-Belongs here: atomic puts, listings, locks, and turning the operating system's errors into `StoreError`.
-Does not belong: which keys there are (`layout`) and what is in them.
+Belongs here: what every root can do, and the choice of one. Does not belong: how a disk does it (`local_root`), how an
+object store does it (`object_root`), which keys there are (`layout`) and what is in them.
 
-A key is a relative path with forward slashes. What has a key is whole: it was written under a hidden name in the
-same folder, flushed to the disk and renamed. Keeping to these operations lets the root become an object store later.
+A key is a relative path with forward slashes. What has a key is whole: it appears at once, or not at all.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import shutil
-import socket
-import time
+import re
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from pathassets.errors import Reason, StoreError
+from pathassets.errors import ConfigError, Reason, StoreError
 
-TEMP_SUFFIX = ".tmp"
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+S3 = "s3://"
 DAY_S = 86_400.0
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
-_LOCK_POLL_S = (0.02, 0.5)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{1,62}")
+_MOVED = "Publish again if the study was moved: `pathassets publish`."
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Entry:
 
     Attributes:
         key: Its key.
-        etag: Changes whenever the content is put again.
+        etag: Changes whenever the content changes.
         size: Bytes.
         mtime: Seconds since 1970.
     """
@@ -47,118 +48,111 @@ class Entry:
     mtime: float
 
 
-@contextmanager
-def translated(action: str, *, reading: bool = False) -> Iterator[None]:
-    """Turns an `OSError` into a `StoreError` that says what was being done, why it failed and what to do.
+class Held(Protocol):
+    """A lock that this process has."""
 
-    Args:
-        action: What is being done, as in "cannot write /data/store/x".
-        reading: Nothing is being written, so a refusal does not mean that the store is read-only.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise _store_error(error, action, reading) from error
+    def check(self) -> None:
+        """Does nothing as long as the lock is ours.
+
+        Raises:
+            StoreError: `locked` when another process has taken it over, because this one was paused for too long.
+        """
 
 
-def _store_error(error: OSError, action: str, reading: bool) -> StoreError:
-    message = f"cannot {action}: {error.strerror or error}"
-    if error.errno in _FULL:
-        return StoreError(message, reason=Reason.DISK_FULL, remedy="Free some space on that disk and run again.")
-    if error.errno in _DENIED and not reading:
-        remedy = "Make the folder writable for this user, or choose another with --home."
-        return StoreError(message, reason=Reason.STORE_READ_ONLY, remedy=remedy)
-    remedy = "Check its rights and the disk, then run `pathassets verify`."
-    return StoreError(message, reason=Reason.STORE_CORRUPT, remedy=remedy)
+class Root(ABC):
+    """The place that holds the store; `open_root` makes one.
 
-
-class Root:
-    """The folder that holds the store.
-
-    Args:
-        path: The folder; it is made when something is first written.
+    Attributes:
+        uri: Its absolute address: a path, or `s3://bucket/prefix`.
+        folder: Where other programs can read the files under their keys; None where they are no files.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().resolve()
+    uri: str
+    folder: Path | None = None
 
     def __repr__(self) -> str:
-        return f"Root({str(self.path)!r})"
+        return f"{type(self).__name__}({self.uri!r})"
 
-    def local(self, key: str) -> Path:
-        """The file or folder of `key`, for libraries that need a path.
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    def address(self, key: str) -> str:
+        """The absolute address of `key`, as a column `uri` shows it.
 
         Raises:
             ValueError: `key` is absolute, empty or leaves the root.
         """
-        return self.path / checked_key(key)
+        return f"{self.uri}/{checked_key(key)}"
+
+    def key_of(self, uri: str | Path) -> str:
+        """The key of what is named by its key or by its absolute address.
+
+        Raises:
+            StoreError: `store_corrupt` when it lies elsewhere.
+        """
+        text = str(uri)
+        if "://" not in text and not Path(text).is_absolute():
+            return text
+        if not text.startswith(f"{self.uri}/"):
+            message = f"{text} does not lie in the store {self.uri}"
+            raise StoreError(message, reason=Reason.STORE_CORRUPT, remedy=_MOVED)
+        return text.removeprefix(f"{self.uri}/")
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def put(self, key: str, data: bytes | memoryview) -> None:
-        """Stores `data` under `key`, whole or not at all, and on the disk when this returns.
+        """Stores `data` under `key`, whole or not at all, and for good when this returns.
 
         Raises:
-            StoreError: `disk_full`, `store_read_only`.
+            StoreError: `disk_full`, `store_read_only`; `locked` when a lock that guards the key was lost.
+            StoreUnreachableError: As every operation of a store that is asked through a network.
         """
-        with self.staged(key) as temp:
-            temp.write_bytes(data)
 
     def put_if_changed(self, key: str, data: bytes) -> bool:
-        """Like `put`, but leaves an equal file alone; True when something was written."""
+        """Like `put`, but leaves equal content alone; True when something was written."""
         if self.read_if_there(key) == data:
             return False
         self.put(key, data)
         return True
 
-    @contextmanager
-    def staged(self, key: str) -> Iterator[Path]:
-        """A hidden path beside `key` for a library to write a file to; it becomes `key` when the block ends well.
+    @abstractmethod
+    def staged(self, key: str) -> AbstractContextManager[Path]:
+        """A path for a library to write a file to; it becomes `key` when the block ends well. Raises as `put` does."""
 
-        Raises:
-            StoreError: `disk_full`, `store_read_only`.
+    @abstractmethod
+    def workshop(self, prefix: str) -> AbstractContextManager[Path]:
+        """A folder for a library to write many files to; when the block has ended well they lie below `prefix`.
+
+        They appear one by one and last for good after `settle`: for groups that are not read before they have a marker.
+        What lies directly in `prefix` already is in the folder, too.
         """
-        target = self.local(key)
-        temp = target.parent / temp_name(target.name)
-        with translated(f"write {target}"):
-            _make_folder(target.parent)
-            try:
-                yield temp
-                _replace(temp, target)
-            finally:
-                temp.unlink(missing_ok=True)
 
+    @abstractmethod
+    def settle(self, prefix: str) -> None:
+        """Makes what lies below `prefix` last, however it was written, and removes what dead writers had begun there."""
+
+    @abstractmethod
+    def clear_leftovers(self, prefix: str) -> None:
+        """Removes what dead writers had begun below `prefix`; whoever calls holds the lock of what lies there."""
+
+    @abstractmethod
     def delete(self, prefix: str) -> bool:
-        """Removes a file or a whole folder; True when there was one."""
-        path = self.local(prefix)
-        with translated(f"delete {path}"):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=False)
-                return True
-            try:
-                path.unlink()
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            return True
+        """Removes `prefix`, or all that lies below it; True when there was something."""
+
+    @abstractmethod
+    def delete_empty(self, prefix: str) -> None:
+        """Removes the folder `prefix` where nothing lies in it any more."""
 
     def check_writable(self) -> None:
         """Tries to write, so that a run refuses to start instead of failing at its first result.
 
         Raises:
             StoreError: `disk_full`, `store_read_only`.
+            StoreUnreachableError: Nobody answers.
         """
-        key = f".probe.{os.getpid()}.{uuid.uuid4().hex[:8]}{TEMP_SUFFIX}"
+        key = f".probe.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
         self.put(key, b"x" * 4096)  # a block: an empty file fits on a full disk
         self.delete(key)
-
-    def free_bytes(self) -> int:
-        """Bytes free on the disk that holds, or will hold, the store."""
-        folder = self.path
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -171,64 +165,76 @@ class Root:
         data = self.read_if_there(key)
         if data is None:
             raise StoreError(
-                f"{self.local(key)} is missing",
+                f"{self.address(key)} is missing",
                 reason=Reason.STORE_CORRUPT,
                 remedy="Run again with --force: what it belongs to is made anew.",
             )
         return data
 
+    @abstractmethod
     def read_if_there(self, key: str) -> bytes | None:
         """The bytes under `key`; None where there is nothing."""
-        path = self.local(key)
-        with translated(f"read {path}", reading=True):
-            try:
-                return path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
 
+    @abstractmethod
+    def sha256(self, key: str) -> str:
+        """SHA-256 of the bytes under `key`, read back from where they lie; 64 hex digits. Raises as `read` does."""
+
+    @abstractmethod
+    def files(self, keys: Iterable[str]) -> AbstractContextManager[Path]:
+        """A folder in which those of `keys` that are there lie as files under their keys, to be read until the block ends."""
+
+    @abstractmethod
+    def parquet(self, keys: Sequence[str]) -> list[Path] | list[bytes]:
+        """What `polars.scan_parquet` takes for these keys."""
+
+    @abstractmethod
+    def zarr(self, prefix: str, *, durable: bool = False) -> Store:
+        """What lies below `prefix` as a Zarr store.
+
+        Args:
+            prefix: Key of a Zarr group.
+            durable: Each write is whole and for good when it returns, as with `put`; else only after `settle`.
+        """
+
+    @abstractmethod
     def exists(self, key: str) -> bool:
-        """Whether there is a file or folder under `key`."""
-        return self.local(key).exists()
+        """Whether there is something under `key` or below it."""
 
+    @abstractmethod
+    def is_there(self) -> bool:
+        """Whether anything was ever stored here."""
+
+    @abstractmethod
     def entries(self, prefix: str = "") -> list[Entry]:
-        """Everything stored below `prefix`, sorted by key; half-written files are not among it."""
-        folder = self.local(prefix) if prefix else self.path
-        with translated(f"list {folder}", reading=True):
-            found = [_entry(self.path, item) for item in _files(folder, temps=False)]
-        return sorted((e for e in found if e is not None), key=lambda e: e.key)
+        """Everything stored below `prefix`, sorted by key; half-written things are not among it."""
 
     def keys(self, prefix: str = "") -> list[str]:
         """Keys of everything stored below `prefix`, sorted."""
         return [entry.key for entry in self.entries(prefix)]
 
+    @abstractmethod
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`, sorted."""
-        folder = self.local(prefix)
-        with translated(f"list {folder}", reading=True):
-            if not folder.is_dir():
-                return []
-            return sorted(item.name for item in os.scandir(folder) if item.is_dir() and not item.name.startswith("."))
+
+    def map(self, function: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
+        """`function` of each item, in order; side by side where each waits for a network."""
+        return [function(item) for item in items]
 
     # -- housekeeping ----------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def temp_files(self, older_than: float = DAY_S) -> list[Path]:
         """Half-written files that a killed process left behind more than `older_than` seconds ago."""
-        limit = time.time() - older_than
-        with translated(f"list {self.path}", reading=True):
-            entries = (_entry(self.path, item) for item in _files(self.path, temps=True))
-            return sorted(self.path / e.key for e in entries if e is not None and e.mtime < limit)
 
+    @abstractmethod
     def sweep(self, older_than: float = DAY_S) -> int:
         """Deletes `temp_files`; their number."""
-        old = self.temp_files(older_than)
-        for path in old:
-            with translated(f"delete {path}"):
-                path.unlink(missing_ok=True)
-        return len(old)
 
-    @contextmanager
-    def lock(self, name: str, timeout: float = 0.0, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Holds the lock `name`; the operating system gives it back when this process dies, however it dies.
+    @abstractmethod
+    def lock(
+        self, name: str, timeout: float = 0.0, waiting: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[Held]:
+        """Holds the lock `name` for a block; a holder that dies, however it dies, does not keep it.
 
         Args:
             name: Letters, digits, `.`, `_`, `-`.
@@ -238,18 +244,36 @@ class Root:
         Raises:
             StoreError: `locked` after `timeout`, naming the holder; `disk_full`, `store_read_only`.
         """
-        path = self.local(f"locks/{name}.lock")
-        with translated(f"lock {path}"):
-            _make_folder(path.parent)
-            handle = _acquire(path, timeout, waiting)
-        try:
-            with translated(f"lock {path}"):
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is still held, see _acquire
-            os.close(handle)
+
+
+def open_root(uri: str | Path) -> Root:
+    """The root at a folder's path or at `s3://bucket/prefix`; nothing is made or asked before it is used.
+
+    Raises:
+        ConfigError: The address is of no kind that is known, or what its kind needs is not installed.
+    """
+    if "://" in str(uri):
+        from pathassets.store.object_root import ObjectRoot
+
+        return ObjectRoot(str(uri))
+    from pathassets.store.local_root import LocalRoot
+
+    return LocalRoot(uri)
+
+
+def bucket_of(uri: str) -> tuple[str, str]:
+    """Bucket and prefix of `s3://bucket/prefix`; the prefix may be empty.
+
+    Raises:
+        ConfigError: It is of another kind, names no bucket, or holds what is none of its business.
+    """
+    bucket, _, prefix = uri.removeprefix(S3).strip("/").partition("/")
+    if not uri.startswith(S3) or not _BUCKET.fullmatch(bucket) or any(sign in prefix for sign in "?#*[]"):
+        raise ConfigError(
+            f"{uri.partition('://')[0]}://... is no address of a store",
+            remedy="Name a folder, or s3://bucket/prefix; credentials and endpoint go into the environment (AWS_*).",
+        )
+    return bucket, str(checked_key(prefix)) if prefix else ""
 
 
 def checked_key(key: str) -> PurePosixPath:
@@ -264,122 +288,10 @@ def checked_key(key: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def temp_name(name: str) -> str:
-    """A hidden name that no listing and no glob shows, unique to this process and moment."""
-    return f".{name[:80]}.{os.getpid()}.{uuid.uuid4().hex[:8]}{TEMP_SUFFIX}"
-
-
-def put_new(path: Path, text: str) -> bool:
-    """Writes a file that is not there, as a whole at once; False when another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(temp_name(path.name))
-    temporary.write_text(text, encoding="utf-8")
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
-
-
-def fsync_path(path: Path) -> None:
-    """Flushes a file's content, or a folder's names, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _replace(temp: Path, target: Path) -> None:
-    fsync_path(temp)
-    os.replace(temp, target)
-    fsync_path(target.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes `folder`, each new level flushed into its parent: else a power cut loses the folder with the file."""
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for level in reversed(missing):
-        level.mkdir(exist_ok=True)
-        fsync_path(level.parent)
-
-
-def _files(folder: Path, *, temps: bool) -> Iterator[os.DirEntry[str]]:
-    """Files below `folder`: either the half-written ones or all others."""
-    try:
-        items = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for item in items:
-        if item.is_dir(follow_symlinks=False):
-            yield from _files(Path(item.path), temps=temps)
-        elif _is_temp(item.name) == temps:
-            yield item
-
-
-def _is_temp(name: str) -> bool:
-    return name.startswith(".") and name.endswith(TEMP_SUFFIX)
-
-
-def _entry(root: Path, item: os.DirEntry[str]) -> Entry | None:
-    try:
-        stat = item.stat()
-    except FileNotFoundError:  # replaced or deleted since it was listed
-        return None
-    key = Path(item.path).relative_to(root).as_posix()
-    # the inode tells two files of one size apart that were put within one tick of the clock
-    return Entry(key, f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}", stat.st_size, stat.st_mtime)
-
-
-def _acquire(path: Path, timeout: float, waiting: Callable[[str], None] | None) -> int:
-    """Waits for the lock on `path`; the open descriptor holds it.
-
-    Whoever gives a lock back removes its file, so that a store does not fill with them. What a waiter then gets is the
-    lock on a file that is no longer there: it has to try again on the one that is.
-    """
-    deadline, (pause, longest) = time.monotonic() + timeout, _LOCK_POLL_S
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_file(handle, path):
-                return handle
-            os.close(handle)
-        except BlockingIOError:
-            os.close(handle)
-            if time.monotonic() >= deadline:
-                raise _locked(path) from None
-            if waiting is not None:
-                waiting(_holder(path))
-            time.sleep(pause)
-            pause = min(longest, pause * 2)
-
-
-def _is_file(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _locked(path: Path) -> StoreError:
+def locked(name: str, holder: str) -> StoreError:
+    """What is raised for a lock that somebody else has."""
     return StoreError(
-        f"{path.stem} is being worked on by {_holder(path)}",
+        f"{name} is being worked on by {holder}",
         reason=Reason.LOCKED,
         remedy="Wait until it has finished, or end it; nothing has to be deleted.",
     )
-
-
-def _holder(path: Path) -> str:
-    """Who holds a lock, in words."""
-    try:
-        return path.read_text(errors="replace").strip() or "another process"
-    except FileNotFoundError:
-        return "another process"

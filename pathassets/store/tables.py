@@ -2,7 +2,7 @@
 
 Belongs here: writing, reading and scanning rows. Does not belong: what columns there are (`schema`), SQL (`results`).
 
-A column `uri` names something in the store: a key on disk, so that a study can be moved, an absolute path in frames.
+A column `uri` names something in the store: a key in the file, so that a study can be moved, an absolute address in frames.
 """
 
 from __future__ import annotations
@@ -93,12 +93,13 @@ class Tables:
         """
         spec = table_spec(table)
         keys = self.keys(table)
-        if not keys:
-            return spec.empty().lazy()
-        if spec.open:
+        if keys and spec.open:
             return self._shown(spec, self._union(spec, keys)).lazy()
+        sources = self.root.parquet(keys)
+        if not sources:
+            return spec.empty().lazy()
         frame = pl.scan_parquet(
-            [self.root.local(key) for key in keys],
+            sources,
             schema=spec.polars_schema,
             missing_columns="insert",
             extra_columns="ignore",
@@ -146,19 +147,20 @@ class Tables:
 
     def _damaged(self, key: str, error: Exception) -> StoreError:
         return StoreError(
-            f"{self.root.local(key)} is damaged: {error}",
+            f"{self.root.address(key)} is damaged: {error}",
             reason=Reason.STORE_CORRUPT,
             remedy="`pathassets verify --repair`, then `pathassets run`.",
         )
 
     def _union(self, spec: TableSpec, keys: list[str]) -> pl.DataFrame:
-        frames = [_aligned(spec, self._parsed(key, self.root.read(key))) for key in keys]
+        contents = self.root.map(self.root.read, keys)
+        frames = [_aligned(spec, self._parsed(key, data)) for key, data in zip(keys, contents, strict=True)]
         return pl.concat(frames, how="diagonal_relaxed")
 
     def _stored(self, spec: TableSpec, frame: pl.DataFrame) -> pl.DataFrame:
         if "uri" not in spec.names:
             return frame
-        return frame.with_columns(pl.col("uri").str.strip_prefix(f"{self.root.path.as_posix()}/"))
+        return frame.with_columns(pl.col("uri").str.strip_prefix(f"{self.root.uri}/"))
 
     def _shown(self, spec: TableSpec, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.with_columns(self._absolute(spec))
@@ -166,7 +168,7 @@ class Tables:
     def _absolute(self, spec: TableSpec) -> list[pl.Expr]:
         if "uri" not in spec.names:
             return []
-        return [pl.format("{}/{}", pl.lit(self.root.path.as_posix()), pl.col("uri")).alias("uri")]
+        return [pl.format("{}/{}", pl.lit(self.root.uri), pl.col("uri")).alias("uri")]
 
 
 def _spec(table: str, slide_id: str | None) -> TableSpec:

@@ -1,0 +1,107 @@
+"""Editing: recipes written into `pathassets.toml`, with its comments kept.
+
+Belongs here: changes to the settings file. Does not belong: reading it (`config`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from pathassets.config import CONFIG_FILE, Study
+from pathassets.errors import ConfigError
+from pathassets.recipes import Tiling, slug
+
+
+def add_recipes(
+    home: Path,
+    encoders: list[str],
+    *,
+    tile_px: int | None = None,
+    mpp: float | None = None,
+    weights: str | None = None,
+    random_weights: bool = False,
+    replace: bool = False,
+) -> list[str]:
+    """Writes recipes for `encoders` into the settings file, so that the daemon, the UI and the next run know them.
+
+    Args:
+        home: The study's folder.
+        encoders: Encoder names; empty = the recipes that are there, at the new tiling.
+        tile_px: Tile edge in pixels; None = the first tiling's.
+        mpp: µm per pixel; None = the first tiling's.
+        weights: Local weight file for the (single) encoder.
+        random_weights: Mark the recipes as untrained.
+        replace: Drop the recipes that are there (the template's, in a new study).
+
+    Returns:
+        The keys (`<tiling>/<recipe>`) that were asked for, whether new or there already.
+    """
+    study = Study(home)
+    tiling = retiled(study, tile_px=tile_px, mpp=mpp)
+    given: dict[str, Any] = {}
+    if weights:
+        given["weights"] = str(Path(weights).resolve())
+    if random_weights:
+        given["random_weights"] = True
+    if encoders:
+        wanted = [{"name": slug(name), "encoder": name, "tiling": tiling.name} for name in encoders]
+    else:  # the recipes that are there, with all that they say, at the new tiling
+        wanted = [{**item, "tiling": tiling.name} for item in _written_recipes(study)]
+    _write_recipes(study, tiling, wanted, given, replace)
+    return list(dict.fromkeys(f"{tiling.name}/{item['name']}" for item in wanted))
+
+
+def retiled(study: Study, *, tile_px: int | None, mpp: float | None) -> Tiling:
+    """The study's first tiling with another tile or resolution; as it is when neither is given."""
+    base = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
+    if tile_px is None and mpp is None:
+        return base
+    fields = base.model_dump(exclude={"name", "power", "level", "tile_um"}, exclude_defaults=True)
+    return Tiling(**{**fields, "tile_px": tile_px or base.tile_px, "mpp": mpp or base.mpp or 0.5})
+
+
+def _written_recipes(study: Study) -> list[dict[str, Any]]:
+    """The file's recipes as they are written there, each with its name."""
+    path = study.home / CONFIG_FILE
+    written = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap().get("recipes") if path.exists() else None
+    items = written or [{"encoder": "demo-vlm"}]
+    return [{**item, "name": item.get("name") or slug(item.get("encoder", "demo-vlm"))} for item in items]
+
+
+def _write_recipes(
+    study: Study, tiling: Tiling, wanted: list[dict[str, Any]], given: dict[str, Any], replace: bool
+) -> None:
+    path = study.home / CONFIG_FILE
+    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    before = tomlkit.dumps(document)
+    if tiling.name not in study.tilings:
+        table = tomlkit.table()
+        for key, value in tiling.model_dump(exclude={"name"}, exclude_defaults=True).items():
+            table[key] = list(value) if isinstance(value, tuple) else value
+        document.setdefault("tilings", tomlkit.table(is_super_table=True))[tiling.name] = table
+    if replace:
+        document["recipes"] = tomlkit.aot()
+    recipes = document.setdefault("recipes", tomlkit.aot())
+    if not isinstance(recipes, tomlkit.items.AoT):
+        raise ConfigError(f"{path}: `recipes` must be written as [[recipes]] tables", remedy="Rewrite it so.")
+    known = {
+        (item.get("tiling", next(iter(study.tilings))), item.get("name") or slug(item["encoder"])): item
+        for item in recipes
+    }
+    for item in wanted:
+        there = known.get((item["tiling"], item["name"]))
+        if there is None:
+            recipes.append(tomlkit.item({**item, **given}))
+        elif given and {key: there.get(key) for key in ("weights", "random_weights")} != given:
+            for key in ("weights", "random_weights"):
+                there.pop(key, None)
+            there.update(given)
+    after = tomlkit.dumps(document)
+    if after != before:
+        temporary = path.with_suffix(".toml.tmp")
+        temporary.write_text(after, encoding="utf-8")
+        os.replace(temporary, path)
