@@ -6,6 +6,7 @@ import pytest
 from dicoms_for_tests import dicom
 from support.inbox import Inbox
 
+from pathassets.cli.running import Request, run_study
 from pathassets.config import Study
 from pathassets.errors import ConfigError, Reason, SlideError
 from pathassets.slides import copies as copies_module
@@ -209,6 +210,26 @@ def test_the_command_line_takes_the_bucket_too(inbox, bucket, slide_file):
     assert (entry.path, entry.is_new) == (f"{bucket.uri}/in/a.tiff", True)
     (again,) = register(session, files_to_register(session, []))
     assert (again.slide_id, again.is_new) == (entry.slide_id, False)
+
+
+def test_slides_of_a_bucket_can_be_named_one_by_one_or_by_their_folder(inbox, bucket, slide_file):
+    one = bucket.put("in/a.tiff", slide_file.read_bytes())
+    two = bucket.put("in/sub/b.tiff", slide_file.read_bytes() + b"\0")
+    bucket.put("in/notes.txt", b"x")
+    session = Session(inbox.study)
+    assert [file.path for file in files_to_register(session, [one])] == [one]
+    assert [file.path for file in files_to_register(session, [f"{bucket.uri}/in"])] == [one, two]
+
+
+def test_a_run_on_a_place_without_slides_or_with_a_password_does_not_start(inbox, bucket):
+    bucket.put("in/notes.txt", b"x")
+    for place in (f"{bucket.uri}/in", f"{bucket.uri}/nowhere", "s3://no-such-bucket-here/x.svs"):
+        with pytest.raises(ConfigError, match="no slide can be seen") as caught:
+            run_study(Request(home=inbox.study.home, paths=(place,)))
+        assert caught.value.reason is Reason.FILE_MISSING
+    with pytest.raises(ConfigError, match="password") as caught:
+        run_study(Request(home=inbox.study.home, paths=("s3://user:secret@lab/x.svs",)))
+    assert "secret" not in str(caught.value)
 
 
 def test_secrets_do_not_enter_the_tables(tmp_path):

@@ -114,7 +114,8 @@ def demo(home: Annotated[Path, typer.Option("--home", help="Where the demo's stu
 @app.command()
 def run(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Slides and folders of slides; none = inbox, manifest and known slides.")
+        list[str] | None,
+        typer.Argument(help="Slides and folders of slides, s3:// too; none = inbox, manifest and known slides."),
     ] = None,
     home: Home = None,
     encoder: Annotated[

@@ -16,6 +16,7 @@ from pathassets.cli.console import log_to, print_json, print_rows, say, watching
 from pathassets.config import CONFIG_FILE, Study, check_home, init_home
 from pathassets.editing import add_recipes
 from pathassets.errors import ConfigError, Reason, StudyError
+from pathassets.slides.places import has_password, is_uri
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import Node, chain
 from pathassets.steps.register import files_to_register, known_slides, register
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from pathassets.defs.launch import Launched, Launcher
     from pathassets.steps.outcomes import Outcome
 
+_CREDENTIALS = "Correct the URI; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
+
 
 @dataclass(frozen=True)
 class Request:
     """The arguments of `pathassets run`."""
 
     home: Path
-    paths: tuple[Path, ...] = ()
+    paths: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
     weights: Path | None = None
     random_weights: bool = False
@@ -134,9 +137,12 @@ def check_paths(request: Request) -> None:
     """Refuses a path that is not there, unless the study knows it: then the slide has gone, which is its own outcome.
 
     Raises:
-        ConfigError: With the first such path.
+        ConfigError: With the first such path; or with a URI that holds a password, which would stand in every table.
     """
-    missing = [path for path in request.paths if not path.exists()]
+    for uri in filter(is_uri, request.paths):
+        if has_password(uri):
+            raise ConfigError(f"{uri.partition('://')[0]}://... holds a password", remedy=_CREDENTIALS)
+    missing = [path for path in request.paths if not is_uri(path) and not Path(path).exists()]
     known = set(known_slides(Session(Study(request.home)))["path"]) if missing and request.home.exists() else set()
     for path in missing:
         if os.path.abspath(path) not in known:
@@ -159,7 +165,10 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
 
 def _registered(session: Session, request: Request) -> list[str]:
     """Registers what was asked for; without paths, also every slide that is known already."""
-    files = files_to_register(session, list(request.paths))
+    files = files_to_register(session, request.paths)
+    gone = [uri for uri in filter(is_uri, request.paths) if not any(file.path.startswith(uri) for file in files)]
+    if gone:
+        raise ConfigError(f"no slide can be seen at {gone[0]}", reason=Reason.FILE_MISSING, remedy=_CREDENTIALS)
     ids = [entry.slide_id for entry in register(session, files)]
     if not request.paths:
         ids += known_slides(session)["slide_id"].to_list()

@@ -66,20 +66,24 @@ def missing_slides(session: Session) -> set[str]:
     return set(known_slides(session).filter(pl.col("missing_since").is_not_null())["slide_id"])
 
 
-def files_to_register(session: Session, paths: Sequence[Path]) -> list[Found]:
-    """Slide files in `paths`; with no paths, those of the inbox and of the manifest, in object stores too."""
-    if paths:
-        return [as_found(path) for path in find_slides(paths)]
+def files_to_register(session: Session, places: Sequence[str]) -> list[Found]:
+    """Slides at `places`, which are paths and URIs; with none, those of the inbox and of the manifest."""
+    if places:
+        local = find_slides([Path(place) for place in places if not is_uri(place)])
+        return [*map(as_found, local), *(slide for place in places if is_uri(place) for slide in slides_at(place))]
     folders = [folder for folder in session.study.inbox_paths if folder.is_dir()]
-    local = dict.fromkeys([*find_slides(folders), *session.manifest.paths()])
-    found = [as_found(path) for path in local]
-    for place in filter(is_uri, session.study.inbox_places):
-        listing = remote.list_place(place)
-        for folder, why in listing.blind.items():
-            log.warning("%s cannot be listed: %s", folder, why)
-        slides = slides_among(listing.entries, Heads(read=remote.read_head))
-        found += [slide for slide in slides if not slide.ignored]
-    return [*found, *map(as_found, session.manifest.uris())]
+    local = list(dict.fromkeys([*find_slides(folders), *session.manifest.paths()]))
+    there = [slide for place in filter(is_uri, session.study.inbox_places) for slide in slides_at(place)]
+    return [*map(as_found, local), *there, *map(as_found, session.manifest.uris())]
+
+
+def slides_at(uri: str) -> list[Found]:
+    """The slides at or below a URI; none, and a warning, where it cannot be listed."""
+    listing = remote.list_place(uri)
+    for folder, why in listing.blind.items():
+        log.warning("%s cannot be listed: %s", folder, why)
+    slides = slides_among(listing.entries, Heads(read=remote.read_head))
+    return [slide for slide in slides if not slide.ignored]
 
 
 def as_found(file: str | Path | Found) -> Found:
