@@ -26,6 +26,7 @@ from pathassets.exports.run import (
 )
 from pathassets.steps.naming import one_slide
 from pathassets.steps.session import Session
+from pathassets.store import open_root
 
 
 @dataclass(frozen=True)
