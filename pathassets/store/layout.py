@@ -157,9 +157,9 @@ def uri_prefix(root: str, home: Path) -> str:
 def guards(key: str) -> list[str]:
     """Names of the locks that guard a key: who has one of them may write the key only while it has it."""
     kind, *parts = key.split("/")
-    folder = parts[1:2] if kind == "tables" else parts[:1] if kind in ("arrays", "masks", "figures") else []
+    folder = parts[1:2] if kind == "tables" else parts[:1] if kind in SLIDE_FOLDERS else []
     slide_id = folder[0].removeprefix("slide_id=") if folder else STUDY
-    if slide_id == STUDY or not _SLIDE_ID.fullmatch(slide_id):
+    if slide_id in (STUDY, SCHEMA_KEY.partition("/")[0]) or not _SLIDE_ID.fullmatch(slide_id):
         return []
     locks = [slide_lock(slide_id)]
     if kind == "arrays" and len(parts) > 2:
