@@ -9,7 +9,7 @@ import pytest
 
 from pathassets.config import Study, init_home
 from pathassets.defs.launch import SET_UP, open_instance, set_up
-from pathassets.store import Root
+from pathassets.store.local_root import LocalRoot
 
 N = 6
 
@@ -35,7 +35,7 @@ def test_many_at_once_make_them_once(study):
 
 def test_the_first_is_waited_for_and_then_nothing_is_to_be_done(study):
     with ThreadPoolExecutor(1) as pool:
-        with Root(study.store_path).lock("dagster"):
+        with LocalRoot(study.dagster_home).lock("set-up"):
             waiting = pool.submit(set_up, study)
             assert not waiting.done()
             assert not (study.dagster_home / "history" / "runs.db").exists()
