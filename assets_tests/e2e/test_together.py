@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "PATHASSETS_DEVICE": "cpu"}
 HOLDER = """
 import sys
 from pathassets.store import Root
-with Root(sys.argv[1]).lock("slide-" + sys.argv[2]):
+with open_root(sys.argv[1]).lock("slide-" + sys.argv[2]):
     print("holding", flush=True)
     sys.stdin.readline()
 """
