@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 ENVIRONMENT = {**os.environ, "PATHASSETS_DEVICE": "cpu"}
 HOLDER = """
 import sys
-from pathassets.store import Root
+from pathassets.store import open_root
 with open_root(sys.argv[1]).lock("slide-" + sys.argv[2]):
     print("holding", flush=True)
     sys.stdin.readline()
