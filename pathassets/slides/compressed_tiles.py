@@ -172,9 +172,7 @@ class CompressedTiles:
         lag = level.codec.lag if reduction > 1 else 0
         return caught_up(read, size, rectangle, lag) if lag else read(*rectangle)
 
-    def _tile(
-        self, number: int, level: CompressedLevel, row: int, column: int, reduction: int, enough: int
-    ) -> Pixels:
+    def _tile(self, number: int, level: CompressedLevel, row: int, column: int, reduction: int, enough: int) -> Pixels:
         index = row * level.across + column
         return SHARED.get(self, (number, index, reduction), lambda: self._decode(level, index, reduction), enough)
 
