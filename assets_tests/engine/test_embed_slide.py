@@ -87,7 +87,7 @@ def test_the_time_of_every_stage_and_the_agreement_are_told():
     assert min(result.timings["decode"], result.timings["forward"], result.timings["write"]) > 0
     assert result.agreement is not None
     assert result.agreement.cosine > 0.999
-    assert result.agreement.n_tiles == 8
+    assert result.agreement.n_tiles == pipeline.AGREEMENT_TILES
     assert (result.precision, result.device) == ("bf16", "cpu")
 
 
