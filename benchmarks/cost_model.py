@@ -69,7 +69,7 @@ def measure() -> tuple[Pieces, int]:
 
 
 def _sizes(study: Study, n_tiles: int, dim: int) -> Iterator[tuple[str, float]]:
-    store = study.store_path
+    store = study.home / "store"
     size = {path.relative_to(store): path.stat().st_size for path in store.rglob("*") if path.is_file()}
     embeddings = sum(n for path, n in size.items() if "embeddings.zarr/X/c" in path.as_posix())
     arrays = sum(n for path, n in size.items() if path.parts[0] == "arrays") - embeddings
@@ -80,7 +80,6 @@ def _sizes(study: Study, n_tiles: int, dim: int) -> Iterator[tuple[str, float]]:
     yield "bytes of Parquet, for a tile", tables / n_tiles
     yield "bytes of pictures, for a slide", float(sum(n for path, n in size.items() if path.parts[0] == "figures"))
     yield "rows of SQL, for a tile", sum(rows.values()) / n_tiles
-    yield "bytes of results.duckdb, for a row", study.results_path.stat().st_size / sum(rows.values())
     yield "files of Parquet, for a slide", float(len([path for path in size if "slide_id=" in path.as_posix()]))
     yield "files of the store, for a slide", float(len([path for path in size if path.parts[0] != "cache"]))
     history = study.dagster_home / "history"
@@ -95,8 +94,8 @@ def lines(p: Pieces, a: Pieces) -> list[tuple[str, Callable[[float], str], str]]
     """What, how much for a number of slides, and where it breaks and what to do then."""
     tiles, runs = a["tiles of a slide"] * a["recipes"], 1 / a["slides of a run"]
     rows = tiles * p["rows of SQL, for a tile"]
-    snapshot = p["results.duckdb from nothing, s for a slide"]
-    snapshot_rows = rows * p["results.duckdb from nothing, s for a row"]
+    snapshot = p["results.duckdb from nothing, CPU s for a slide"]
+    snapshot_rows = rows * p["results.duckdb, CPU s for a row"]
     embedding = tiles * a["dimensions of an embedding"] * p["bytes of a value of an embedding"]
     return [
         ("device time, one device", lambda n: duration(n * tiles / a["tiles/s of one device, with a large encoder"]),
@@ -116,14 +115,14 @@ def lines(p: Pieces, a: Pieces) -> list[tuple[str, Callable[[float], str], str]]
          "inodes, and listings at about 10 million: one study for each cohort"),
         ("results.duckdb", lambda n: size(n * rows * p["bytes of results.duckdb, for a row"]),
          "100 GB: one study for each cohort, or SQL over `live`"),
-        ("snapshot from nothing", lambda n: duration(n * (snapshot + snapshot_rows)), "rare: only after a change of schema"),
-        ("snapshot, one slide changed", lambda n: duration(n * p["results.duckdb, one slide has changed, s for a slide"]),
-         "10,000: every five minutes is too often; a longer schedule"),
-        ("tick of the inbox sensor", lambda n: duration(n * p["tick of the inbox sensor, CPU s for a slide"]),
+        ("snapshot from nothing, CPU time", lambda n: duration(n * (snapshot + snapshot_rows)), "rare: only after a change of schema"),
+        ("snapshot, one slide changed, CPU time", lambda n: duration(n * p["results.duckdb, one slide has changed, CPU s for a slide"]),
+         "10,000 large ones: the whole file is copied each time; a longer schedule"),
+        ("tick of the inbox sensor, CPU time", lambda n: duration(n * p["tick of the inbox sensor, CPU s for a slide"]),
          "100,000 in one inbox: 60 s of a tick are over; move finished folders out"),
-        ("tick of automation", lambda n: duration(n * p["tick of automation, CPU s for a slide of 6 assets"]),
-         "50,000: `automation = false`, the inbox sensor and the night run ask for the same"),
-        ("`pathassets status`", lambda n: duration(n * p["pathassets status, CPU s for a slide"]), "SQL over `outcomes`"),
+        ("tick of automation, CPU time", lambda n: duration(n * p["tick of automation, CPU s for a slide of 6 assets"]),
+         "100,000: `automation = false`, the inbox sensor and the night run ask for the same"),
+        ("`pathassets status`, CPU time", lambda n: duration(n * p["pathassets status, CPU s for a slide"]), "SQL over `outcomes`"),
         ("partitions", lambda n: count(n), "100,000, Dagster's advice: one study for each cohort"),
     ]  # fmt: skip
 
