@@ -23,6 +23,7 @@ def folder(tmp_path) -> Path:
     from pathassets.slides.synthetic import synthetic_slide
 
     folder = tmp_path / "in"
+    folder.mkdir()
     for seed in (1, 2):
         synthetic_slide(folder / f"synthetic_{seed}.tiff", seed=seed, width_px=2048, height_px=1792)
     (folder / "bad.svs").write_text("no slide")
