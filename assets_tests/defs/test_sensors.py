@@ -206,7 +206,7 @@ def test_a_damaged_memory_costs_a_look(inbox, damage):
 
 
 def test_a_store_that_cannot_be_written_is_said_and_no_tick_fails(inbox, monkeypatch):
-    from pathassets.store import root
+    from pathassets.store import local_root as root
 
     def full(temp, target):
         raise OSError(28, "No space left on device")
@@ -223,7 +223,7 @@ def test_a_store_that_cannot_be_written_is_said_and_no_tick_fails(inbox, monkeyp
 
 
 def test_a_store_that_cannot_be_listed_is_said_and_no_tick_fails(inbox, monkeypatch):
-    from pathassets.store import root
+    from pathassets.store import local_root as root
 
     def gone(folder, *, temps):
         raise OSError(5, "Input/output error")

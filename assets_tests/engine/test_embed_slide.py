@@ -150,7 +150,7 @@ def test_a_slide_that_is_all_there_costs_one_comparison():
     slide = FakeSlide()
     result, _ = embed(50, slide=slide, writer=whole, plan=plan_of(precision="bf16"))
     assert result.n_computed == 0
-    assert slide.read_tiles == list(range(8))
+    assert slide.read_tiles == list(range(pipeline.AGREEMENT_TILES))
     assert result.agreement is not None
 
 
