@@ -14,6 +14,7 @@ from pathassets.cli.console import print_json, print_rows, say
 from pathassets.config import Study
 from pathassets.exports.tables import flat
 from pathassets.steps.nodes import chain
+from pathassets.steps.outcomes import known_outcomes
 from pathassets.steps.session import Session
 from pathassets.store.index import indexed
 
@@ -24,9 +25,9 @@ def print_status(study: Study, *, as_json: bool) -> int:
     """A line for each slide: its file and what became of each asset. Exit code 1 when something failed."""
     session = Session(study)
     slides = indexed(session.tables, "slides", ("slide_id", "path"), remember=False)
-    outcomes = session.tables.scan("outcomes").select("slide_id", *_NAMES, "status", "reason").collect()
     found = {
-        (row["slide_id"], row["tiling"], row["recipe"], row["step"]): row for row in outcomes.iter_rows(named=True)
+        (row["slide_id"], row["tiling"], row["recipe"], row["step"]): row
+        for row in known_outcomes(session).iter_rows(named=True)
     }
     rows = []
     for slide_id, path in slides.iter_rows():

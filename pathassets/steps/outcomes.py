@@ -18,6 +18,9 @@ from pathassets.errors import Reason
 from pathassets.steps.made_from import LIBRARIES, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.steps.session import Session
+from pathassets.store.index import indexed
+
+COLUMNS = ("slide_id", "tiling", "recipe", "step", "status", "reason")
 
 
 class Status(StrEnum):
@@ -84,6 +87,16 @@ def load_outcome(session: Session, slide_id: str, node: Node) -> Outcome | None:
         return None
     rows = frame.filter(pl.col("step") == str(node.step)).to_dicts()
     return Outcome(**rows[0]) if rows else None
+
+
+def known_outcomes(session: Session, *, remember: bool = False) -> pl.DataFrame:
+    """What became of each step of every slide, `COLUMNS` of it, opening no file that a publication has seen.
+
+    Args:
+        session: The study.
+        remember: See `store.index.indexed`.
+    """
+    return indexed(session.tables, "outcomes", COLUMNS, remember=remember)
 
 
 def record_outcome(session: Session, node: Node, outcome: Outcome) -> None:

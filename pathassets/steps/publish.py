@@ -5,12 +5,13 @@ Belongs here: the study's side of it. Does not belong: how the snapshot is made 
 
 from __future__ import annotations
 
+from pathassets.steps.outcomes import known_outcomes
 from pathassets.steps.session import Session
 from pathassets.store.results import Published, needs_publishing, publish
 
 
 def publish_results(session: Session) -> Published:
-    """Brings the encoders' cards up to date and publishes the snapshot; does nothing when nothing has changed."""
+    """Brings the encoders' cards and the index of outcomes up to date and publishes the snapshot; nothing when nothing has changed."""
     from pathassets.encoders import get_card, list_cards
 
     cards = {card.name: card for card in list_cards()}
@@ -18,6 +19,7 @@ def publish_results(session: Session) -> Published:
         card = get_card(recipe.encoder, recipe.encoder_kwargs)
         cards.setdefault(card.name, card)
     session.tables.write("encoders", [card.to_row() for card in cards.values()], slide_id=None)
+    known_outcomes(session, remember=True)
     return publish(session.root, session.study.home)
 
 
