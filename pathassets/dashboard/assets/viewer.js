@@ -69,6 +69,7 @@
         }
         context.restore();
         drawBar(view);
+        due = false;
     }
 
     function prepare(surface) {
@@ -147,7 +148,9 @@
     }
 
     let asked = 0;
+    let due = true; // something has changed that is not drawn yet
     function soon() {
+        due = true;
         cancelAnimationFrame(asked);
         asked = requestAnimationFrame(draw);
     }
@@ -271,8 +274,8 @@
     window.addEventListener("resize", soon);
     window.pathassetsViewer = {
         start: (given) => start(given, 200),
-        /* Whether all that the view wants is here: tests wait for it. */
-        settled: () => Boolean(facts && seen() && !loading && !wanted.length),
+        /* Whether all that the view wants is here and drawn: tests wait for it. */
+        settled: () => Boolean(facts && seen() && !loading && !wanted.length && !due),
         graph: () => graph,
     };
 })();
