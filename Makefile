@@ -25,7 +25,7 @@ test: $(READY)   ## the tests, without the slow tier
 	$(BIN)/python -m pytest -n 2
 
 e2e: $(READY)    ## the slow tier: the daemon, killed processes, full disks
-	$(BIN)/python -m pytest -m e2e -n 1
+	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile
 
 check: $(READY)  ## lint, format, types, import rules, size budget
 	$(BIN)/ruff check .
