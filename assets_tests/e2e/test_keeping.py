@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow.parquet
 import pytest
 from support.commands import PATHASSETS, answer, fingerprint
 
@@ -129,10 +130,19 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, where: int | None = None) -> None:
+    """Changes a byte, in the middle if nobody says where."""
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x55
+    data[len(data) // 2 if where is None else where] ^= 0x55
     path.write_bytes(data)
+
+
+def flip_page(path: Path) -> None:
+    """Changes a byte of the largest column, within what its page's checksum covers: a footer has none."""
+    group = pyarrow.parquet.read_metadata(path).row_group(0)
+    chunk = max((group.column(i) for i in range(group.num_columns)), key=lambda column: column.total_compressed_size)
+    begin = chunk.dictionary_page_offset or chunk.data_page_offset
+    flip(path, begin + chunk.total_compressed_size - 2)
 
 
 WOUNDS: dict[str, Callable[[Path, str], object]] = {
@@ -141,7 +151,9 @@ WOUNDS: dict[str, Callable[[Path, str], object]] = {
     "parquet deleted": lambda home, slide: (
         home / f"store/tables/tiles/slide_id={slide}/px224_mpp050.parquet"
     ).unlink(),
-    "parquet garbled": lambda home, slide: flip(home / f"store/tables/slide_vectors/slide_id={slide}/{PART}.parquet"),
+    "parquet garbled": lambda home, slide: flip_page(
+        home / f"store/tables/slide_vectors/slide_id={slide}/{PART}.parquet"
+    ),
     "row of the slide deleted": lambda home, slide: (
         home / f"store/tables/slides/slide_id={slide}/part.parquet"
     ).unlink(),
