@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -54,6 +55,9 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+_SQLITE_FULL = re.compile(r"disk is full|\(sqlite3\.OperationalError\) disk I/O error")
+
+
 @app.callback()
 def options(
     form: Annotated[
@@ -73,7 +77,9 @@ def options(
 
 def _in_our_words(error: Exception) -> PathassetsError:
     if _is_disk_full(error):
-        remedy = "Free some space and run again; what is done stays done."
+        remedy = (
+            "Free some space and run again; what is done stays done. If there is space, the disk itself is failing."
+        )
         return PathassetsError("the disk is full", reason=Reason.DISK_FULL, remedy=remedy)
     first_line = (str(error).splitlines() or [""])[0]
     remedy = "See .dagster/pathassets.log in the study's folder; please report it."
@@ -81,9 +87,9 @@ def _in_our_words(error: Exception) -> PathassetsError:
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error: Dagster's database says it in words of its own."""
+    """Whether a full disk is behind an error: Dagster's database says it in words of its own, also where its log cannot grow."""
     while error is not None:
-        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or _SQLITE_FULL.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
