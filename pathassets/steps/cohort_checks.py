@@ -16,7 +16,7 @@ from pathassets.core import checks
 from pathassets.core.checks import Verdict
 from pathassets.core.cohort import MIN_GROUP_SLIDES, MIN_SLIDES, group_effect, outlier_scores
 from pathassets.recipes import Recipe
-from pathassets.steps.outcomes import Status
+from pathassets.steps.outcomes import Status, known_outcomes
 from pathassets.steps.session import Session
 from pathassets.steps.slide_map import current_vectors
 
@@ -83,10 +83,10 @@ def judge_map(session: Session, recipe: Recipe) -> dict[CohortCheck, Verdict]:
 def judge_day(session: Session, now: datetime | None = None) -> Verdict:
     """Which slides have failed since this time yesterday."""
     since = (now or datetime.now(UTC)).replace(tzinfo=None) - DAY  # tables hold UTC without saying so
-    failed = session.tables.scan("outcomes").filter(
-        (pl.col("status") == Status.FAILED) & (pl.col("created_at") >= since)
+    outcomes = known_outcomes(session)  # every snapshot asks: what it has just seen is not opened again
+    rows = outcomes.filter((pl.col("status") == Status.FAILED) & (pl.col("created_at") >= since)).sort(
+        "slide_id", "step"
     )
-    rows = failed.select("slide_id", "step", "reason", "message").sort("slide_id", "step").collect()
     told = {row["slide_id"]: f"{row['step']}: {row['reason']}: {row['message']}" for row in rows.iter_rows(named=True)}
     return checks.failed_slides(told)
 
