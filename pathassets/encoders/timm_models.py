@@ -61,7 +61,7 @@ def spec(name: str, kwargs: Mapping[str, Any]) -> EncoderSpec | None:
     frozen = tuple(sorted((key, _hashable(value)) for key, value in kwargs.items()))
     return EncoderSpec(
         card=_card(name, frozen),
-        build=lambda: _create(name, dict(kwargs)),
+        build=lambda: create(name, dict(kwargs)),
         rename=lambda state, model: _renamed(name, state, model),
         heads=_heads(config.classifier),
     )
@@ -73,7 +73,7 @@ def _card(name: str, frozen: tuple[tuple[str, Any], ...]) -> EncoderCard:
 
     config = _config(name)
     with torch.device("meta"):
-        model = _create(name, dict(frozen))
+        model = create(name, dict(frozen))
     size = _edge(dict(frozen).get("img_size", config.input_size[-1]))
     licence = (config.license or "unknown").lower()
     tag = f", weights {config.tag}" if config.tag else ""
@@ -110,14 +110,24 @@ def _config(name: str) -> PretrainedCfg:
     return config
 
 
-def _create(name: str, kwargs: dict[str, Any]) -> torch.nn.Module:
+def create(name: str, kwargs: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> torch.nn.Module:
+    """A network of timm without its classifier, untrained, ready to be run.
+
+    Args:
+        name: timm's name.
+        kwargs: Arguments of timm's model.
+        asked: Those of them that the recipe has asked for; None = all.
+
+    Raises:
+        EncoderError: `encoder_failed` when timm refuses the arguments.
+    """
     import timm
 
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **kwargs).eval()
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise EncoderError(
-            f"timm cannot build {name} with {kwargs or 'its defaults'}: {error}",
+            f"timm cannot build {name} with {dict(kwargs if asked is None else asked) or 'its defaults'}: {error}",
             reason=Reason.ENCODER_FAILED,
             remedy="Correct `encoder_kwargs` of the recipe.",
         ) from error

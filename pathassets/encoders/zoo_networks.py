@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 from timm.layers.helpers import to_2tuple
 from timm.layers.mlp import SwiGLUPacked
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pathassets.encoders.pooling import AttentionPool
-from pathassets.errors import EncoderError, Reason
+from pathassets.encoders.timm_models import create
 
 POOL_HEADS = 8
 
@@ -76,14 +75,7 @@ def build(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> nn.Module:
         EncoderError: `encoder_failed` when timm refuses the arguments.
     """
     arguments = {**entry.get("kwargs", {}), **_layers(entry), **overrides}
-    try:
-        trunk = timm.create_model(entry["arch"], pretrained=False, num_classes=0, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise EncoderError(
-            f"timm cannot build {entry['arch']} with {dict(overrides)}: {error}",
-            reason=Reason.ENCODER_FAILED,
-            remedy="Correct `encoder_kwargs` of the recipe.",
-        ) from error
+    trunk = create(entry["arch"], arguments, overrides)
     if entry["pool"] == "layer3":
         trunk.layer4 = nn.Identity()
     width, attention = int(getattr(trunk, "num_features")), None  # noqa: B009 (torch types attributes as modules)
