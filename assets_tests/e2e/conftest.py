@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,11 @@ def study(tmp_path_factory, slides, pathassets) -> Path:
     run = pathassets("run", *slides, "--home", home, "--select", "*")
     assert run.returncode == 0, run.stdout + run.stderr
     return home
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder that the user postgres may enter, with room for the names of sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="pa-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)

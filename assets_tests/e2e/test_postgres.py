@@ -27,17 +27,6 @@ def server(short_path, monkeypatch):
 
 
 @pytest.fixture
-def short_path():
-    """A folder that the user postgres may enter, with room for a socket's name."""
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="pa-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture
 def study(tmp_path, server):
     return make_home(tmp_path / "home", SETTINGS.read_text())
 

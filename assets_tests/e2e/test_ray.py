@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import dagster as dg
@@ -22,14 +21,6 @@ pytestmark = pytest.mark.e2e
 SETTINGS = Path(__file__).resolve().parents[2] / "deploy" / "ray" / "dagster.yaml"
 CONFIG = TINY_ON_CPU + "[resources]\ncpus = 1\n"
 DONE, FAILED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
-
-
-@pytest.fixture
-def short_path():
-    """A folder that the user postgres may enter, with room for the names of sockets."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="pa-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 @pytest.fixture
