@@ -116,7 +116,7 @@ def lines(p: Pieces, a: Pieces) -> list[tuple[str, Callable[[float], str], str]]
         ("results.duckdb", lambda n: size(n * rows * p["bytes of results.duckdb, for a row"]),
          "100 GB: one study for each cohort, or SQL over `live`"),
         ("snapshot from nothing, CPU time", lambda n: duration(n * (snapshot + snapshot_rows)), "rare: only after a change of schema"),
-        ("snapshot, one slide changed, CPU time", lambda n: duration(n * p["results.duckdb, one slide has changed, CPU s for a slide"]),
+        ("snapshot, 100 slides changed, CPU time", lambda n: duration(n * p["results.duckdb, 100 slides have changed, CPU s for a slide"]),
          "10,000 large ones: the whole file is copied each time; a longer schedule"),
         ("tick of the inbox sensor, CPU time", lambda n: duration(n * p["tick of the inbox sensor, CPU s for a slide"]),
          "100,000 in one inbox: 60 s of a tick are over; move finished folders out"),

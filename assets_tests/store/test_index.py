@@ -62,7 +62,9 @@ def test_an_empty_store_is_no_error_and_stays_empty(tmp_path):
     assert not (tmp_path / "store").exists()
 
 
-def test_a_damaged_file_is_left_out_and_taken_when_it_is_whole(tables, caplog):
+@pytest.mark.parametrize("lot", [1, 2, 256])
+def test_a_damaged_file_is_left_out_and_taken_when_it_is_whole(tables, caplog, monkeypatch, lot):
+    monkeypatch.setattr("pathassets.store.tables._FILES_OF_A_SCAN", lot)
     path = tables.root.local(layout.table_key("slides", "s1"))
     whole = path.read_bytes()
     path.write_bytes(whole[:40])

@@ -193,3 +193,15 @@ def test_two_writers_of_one_file_never_mix_rows(tables: Tables):
     assert seen
     names = os.listdir(tables.root.local(layout.table_key("domains", "s-1", "a")).parent)
     assert names == ["a.parquet"]
+
+
+@pytest.mark.parametrize("lot", [1, 3, 100])
+def test_a_scan_in_lots_has_every_row_in_order_and_can_be_of_one_slide(tables: Tables, monkeypatch, lot: int):
+    monkeypatch.setattr("pathassets.store.tables._FILES_OF_A_SCAN", lot)
+    for i in range(7):
+        for part in ("a", "b"):
+            tables.write("tiles", tile_frame(2), slide_id=f"s{i}", part=part)
+    found = tables.scan("tiles").select("slide_id", "tile_id").collect()
+    assert found.rows() == [(f"s{i}", tile) for i in range(7) for _ in "ab" for tile in range(2)]
+    assert tables.scan("tiles", "s1").select("slide_id").collect().rows() == [("s1",)] * 4
+    assert tables.scan("tiles", "s9").collect().is_empty()

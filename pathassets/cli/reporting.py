@@ -55,9 +55,9 @@ def _short(outcome: dict[str, Any] | None) -> str:
 def print_outcomes(study: Study, *, everything: bool, as_json: bool) -> int:
     """What is not plainly ok, with reason and remedy. Exit code 1 when something failed."""
     asked = pl.DataFrame([node.names for node in chain(study)], schema=_NAMES, orient="row")
-    recorded = Session(study).tables.scan("outcomes").collect()
-    outcomes = recorded.join(asked, on=list(_NAMES), how="semi", nulls_equal=True)
-    slides = Session(study).tables.scan("slides").select("slide_id", "path").collect()
+    session = Session(study)
+    outcomes = known_outcomes(session).join(asked, on=list(_NAMES), how="semi", nulls_equal=True)
+    slides = indexed(session.tables, "slides", ("slide_id", "path"), remember=False)
     shown = outcomes if everything else outcomes.filter(pl.col("reason").is_not_null())
     shown = shown.join(slides, on="slide_id", how="left").sort("slide_id", "tiling", "recipe", "step")
     columns = ["slide_id", "path", "recipe", "step", "status", "reason", "message", "remedy"]

@@ -306,9 +306,10 @@ def failed_outcomes(
 
 
 def _recorded(session: Session, slide_ids: Sequence[str]) -> list[dict[str, Any]]:
+    from pathassets.steps.outcomes import known_outcomes
+
     wanted = set(slide_ids)
-    rows = session.tables.scan("outcomes").collect().to_dicts()
-    return [row for row in rows if row["slide_id"] in wanted]
+    return [row for row in known_outcomes(session).iter_rows(named=True) if row["slide_id"] in wanted]
 
 
 def _shown(outcome: Outcome) -> dict[str, Any]:

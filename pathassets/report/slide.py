@@ -41,7 +41,7 @@ def slide_report(session: Session, slide_id: str) -> str:
         SlideError: `upstream_failed` when nothing was made of the slide yet.
     """
     row = session.slide_row(slide_id)
-    outcomes = session.tables.scan("outcomes").filter(pl.col("slide_id") == slide_id).collect()
+    outcomes = session.tables.scan("outcomes", slide_id).collect()
     if outcomes.is_empty():
         remedy = "`pathassets run` makes it."
         raise SlideError(f"there is nothing about {slide_id} yet", reason=Reason.UPSTREAM_FAILED, remedy=remedy)
@@ -144,7 +144,7 @@ def _terms(features: SlideFeatures, slide: Slide | None) -> Iterator[Section]:
 
 
 def _quality(session: Session, slide_id: str) -> Section:
-    tiles = session.tables.scan("tiles").filter(pl.col("slide_id") == slide_id).collect()
+    tiles = session.tables.scan("tiles", slide_id).collect()
     columns = ("tiling", "measure", "least", "median", "most", "what it is")
     rows = []
     for (tiling,), frame in tiles.group_by("tiling", maintain_order=True):

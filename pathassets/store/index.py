@@ -15,7 +15,7 @@ import polars as pl
 from pathassets.errors import StoreError
 from pathassets.store import layout
 from pathassets.store.schema import table_spec
-from pathassets.store.tables import Tables
+from pathassets.store.tables import Tables, in_lots
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +51,13 @@ def indexed(tables: Tables, table: str, columns: Sequence[str], *, remember: boo
 
 
 def _read(tables: Tables, fresh: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    """Rows of changed files: all at once, or one by one when one of them is damaged."""
-    keys = fresh[_KEY].to_list()
-    try:
-        frames = [_rows(tables, keys, schema)] if keys else []
-    except (pl.exceptions.PolarsError, OSError):
-        frames = [frame for key in keys if (frame := _if_whole(tables, key, schema)) is not None]
+    """Rows of changed files: many at once, or one by one where one of them is damaged."""
+    frames: list[pl.DataFrame] = []
+    for keys in in_lots(fresh[_KEY].to_list()):
+        try:
+            frames.append(_rows(tables, keys, schema))
+        except (pl.exceptions.PolarsError, OSError):
+            frames += [frame for key in keys if (frame := _if_whole(tables, key, schema)) is not None]
     rows = pl.concat([*frames, pl.DataFrame(schema={k: v for k, v in schema.items() if k != _ETAG})])
     return rows.join(fresh, on=_KEY, how="left").select(list(schema))
 

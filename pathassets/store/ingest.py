@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,12 +78,17 @@ class StoreState:
 
     def of_table(self, table: str, slides: set[str] | None = None) -> list[str]:
         """Keys of a table's files, of some slides or of all."""
-        chosen = []
+        return [key for slide, key in self._by_table.get(table, ()) if slides is None or slide in slides]
+
+    @cached_property
+    def _by_table(self) -> dict[str, list[tuple[str | None, str]]]:
+        """Slide and key of each file: a study has a hundred thousand, and each table is asked for several times."""
+        found: dict[str, list[tuple[str | None, str]]] = {}
         for key in self.files:
             place = layout.table_slide(key) if key.startswith("tables/") else None
-            if place is not None and place[0] == table and (slides is None or place[1] in slides):
-                chosen.append(key)
-        return chosen
+            if place is not None:
+                found.setdefault(place[0], []).append((place[1], key))
+        return found
 
     def done_groups(self) -> list[tuple[str, str]]:
         """Slide id and digest of the finished embeddings."""

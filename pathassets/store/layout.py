@@ -59,9 +59,10 @@ def published_path(home: str | Path) -> Path:
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
-def table_prefix(table: str) -> str:
-    """All files of a table."""
-    return f"tables/{_checked(table, _NAME, 'table')}"
+def table_prefix(table: str, slide_id: str | None = None) -> str:
+    """All files of a table, or those of one slide."""
+    prefix = f"tables/{_checked(table, _NAME, 'table')}"
+    return prefix if slide_id is None else f"{prefix}/slide_id={checked_slide_id(slide_id)}"
 
 
 def table_key(table: str, slide_id: str | None, part: str = SHARED_PART) -> str:
@@ -72,8 +73,8 @@ def table_key(table: str, slide_id: str | None, part: str = SHARED_PART) -> str:
         slide_id: Whose rows; None for tables of the whole study.
         part: See the module's docstring.
     """
-    folder = STUDY if slide_id is None else f"slide_id={checked_slide_id(slide_id)}"
-    return f"{table_prefix(table)}/{folder}/{_checked(part, _NAME, 'part')}.parquet"
+    folder = f"{table_prefix(table)}/{STUDY}" if slide_id is None else table_prefix(table, slide_id)
+    return f"{folder}/{_checked(part, _NAME, 'part')}.parquet"
 
 
 def schema_file_key(table: str) -> str:

@@ -8,9 +8,9 @@ A column `uri` names something in the store: a key in the file, so that a study 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -20,7 +20,10 @@ from pathassets.store.root import Root
 from pathassets.store.schema import VOLATILE, table_spec
 from pathassets.store.spec import TIME, TableSpec
 
+T = TypeVar("T")
 Rows = pl.DataFrame | Sequence[Mapping[str, Any]]
+# Measured on 15,000 files of a few rows: 1.5 s in lots of 256, 42 s all at once.
+_FILES_OF_A_SCAN = 256
 
 
 class Tables:
@@ -85,28 +88,31 @@ class Tables:
         except (pyarrow.ArrowException, OSError) as error:
             raise self._damaged(key, error) from error
 
-    def scan(self, table: str) -> pl.LazyFrame:
-        """All rows of a table as they are at this moment; without rows, still with all columns.
+    def scan(self, table: str, slide_id: str | None = None) -> pl.LazyFrame:
+        """All rows of a table as they are at this moment, or one slide's; without rows, still with all columns.
 
         Raises:
             StoreError: `store_corrupt` when a file of an open table is damaged.
         """
         spec = table_spec(table)
-        keys = self.keys(table)
+        keys = self.keys(table, slide_id)
         if keys and spec.open:
             return self._shown(spec, self._union(spec, keys)).lazy()
         sources = self.root.parquet(keys)
         if not sources:
             return spec.empty().lazy()
-        frame = pl.scan_parquet(
-            sources,
-            schema=spec.polars_schema,
-            missing_columns="insert",
-            extra_columns="ignore",
-            hive_partitioning=False,
-            glob=False,
-        )
-        return frame.with_columns(self._absolute(spec))
+        frames = [
+            pl.scan_parquet(
+                some,
+                schema=spec.polars_schema,
+                missing_columns="insert",
+                extra_columns="ignore",
+                hive_partitioning=False,
+                glob=False,
+            )
+            for some in in_lots(sources)
+        ]
+        return pl.concat(frames).with_columns(self._absolute(spec))
 
     def exists(self, table: str, slide_id: str | None = None, part: str = layout.SHARED_PART) -> bool:
         """Whether the file is there."""
@@ -118,9 +124,9 @@ class Tables:
             return self.root.delete(layout.table_key(table, slide_id, part))
         return self.root.delete(layout.table_key(table, slide_id).rpartition("/")[0])
 
-    def keys(self, table: str) -> list[str]:
-        """Keys of a table's files, sorted."""
-        return [key for key in self.root.keys(layout.table_prefix(table)) if _has_rows(key)]
+    def keys(self, table: str, slide_id: str | None = None) -> list[str]:
+        """Keys of a table's files, or of those of one slide, sorted."""
+        return [key for key in self.root.keys(layout.table_prefix(table, slide_id)) if _has_rows(key)]
 
     def ensure_schema_files(self) -> None:
         """Writes, for every table, the file without rows that tells SQL its columns."""
@@ -169,6 +175,12 @@ class Tables:
         if "uri" not in spec.names:
             return []
         return [pl.format("{}/{}", pl.lit(self.root.uri), pl.col("uri")).alias("uri")]
+
+
+def in_lots(files: Sequence[T]) -> Iterator[list[T]]:
+    """As many files at a time as one scan of polars should get: what it does for each of them grows with their number."""
+    for begin in range(0, len(files), _FILES_OF_A_SCAN):
+        yield list(files[begin : begin + _FILES_OF_A_SCAN])
 
 
 def _spec(table: str, slide_id: str | None) -> TableSpec:
