@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo dev test e2e check gate bench clean help
+.PHONY: demo dev test e2e check gate bench pictures clean help
 
 help:            ## what there is
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)   ## synthetic slides through everything, a summary, a query
 	$(BIN)/pathassets demo --home demo
 
-dev: $(READY)    ## Dagster's UI and daemon on http://127.0.0.1:3000 for the study in HOME_DIR (default: demo)
+dev: $(READY)    ## Dagster on http://127.0.0.1:3000 and the dashboard on http://127.0.0.1:8050, for the study in HOME_DIR (default: demo)
 	$(BIN)/pathassets dev --home $(or $(HOME_DIR),demo)
 
 test: $(READY)   ## the tests, without the slow tier
@@ -46,6 +46,9 @@ bench: $(READY) .bench/peers/.ready   ## the README's table of performance, peer
 	.bench/peers/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/speed/peers.txt
 	.bench/peers/bin/pip install --quiet --disable-pip-version-check --no-deps tiatoolbox==2.1.3
 	touch $@
+
+pictures: demo   ## the README's pictures, from the demo's slides
+	$(BIN)/python -m benchmarks.pictures demo docs/images
 
 clean:           ## everything that make has made
 	rm -rf $(VENV) .bench demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -26,7 +26,7 @@ def test_the_template_s_comments_are_the_defaults(tmp_path):
     wanted = (
         "name =", "inbox =", "automation", "cache_gb", "device", "workers", "memory", "stall", "slides_per_run", "method =",
         "mpp =", "min_", "overlap", "edge", "batch_size", "precision", "compile", "dtype", "max_bad", "methods", "variants",
-        "resolution", "n_pcs", "n_neighbors",
+        "resolution", "n_pcs", "n_neighbors", "dagster_url", "dashboard_url",
     )  # fmt: skip
     text = "\n".join(
         line.removeprefix("# ") if line.startswith("# ") and line[2:].startswith(wanted) else line

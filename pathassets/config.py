@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tomlkit.exceptions import TOMLKitError
 
 from pathassets.errors import ConfigError
+from pathassets.links import checked_url
 from pathassets.recipes import (
     DomainOptions,
     EmbeddingOptions,
@@ -64,6 +65,8 @@ class Study(BaseSettings):
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
         licences: Licences of weights that may be used, as cards name them, or `commercial`; none = all.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
+        dagster_url: Where Dagster's UI is served, for links from the dashboard; empty = not known.
+        dashboard_url: Where the dashboard is served, for links from Dagster's UI; empty = not known.
         resources: What one run asks of a cluster.
         tissue: How tissue is found.
         tilings: Named tilings.
@@ -85,6 +88,8 @@ class Study(BaseSettings):
     batch_size: int | None = Field(default=None, ge=1, le=8192)
     licences: tuple[str, ...] = ()
     slides_per_run: int = Field(default=16, ge=1, le=256)
+    dagster_url: str = ""
+    dashboard_url: str = ""
     resources: ResourceOptions = ResourceOptions()
     tissue: TissueOptions = TissueOptions()
     embeddings: EmbeddingOptions = EmbeddingOptions()
@@ -129,6 +134,11 @@ class Study(BaseSettings):
         if "://" in store:
             bucket_of(store)
         return store
+
+    @field_validator("dagster_url", "dashboard_url")
+    @classmethod
+    def _address_of_a_server(cls, url: str) -> str:
+        return checked_url(url)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:

@@ -19,6 +19,7 @@ from pathassets.defs.jobs import jobs
 from pathassets.defs.keeping import keeping_jobs, keeping_schedules, store_check
 from pathassets.defs.loggers import begin_logs, loggers
 from pathassets.defs.processes import dead_runs_sensor
+from pathassets.defs.report_asset import report_asset
 from pathassets.defs.resources import StudyResource
 from pathassets.defs.schedules import schedules
 from pathassets.defs.sensors import inbox_sensor
@@ -37,7 +38,7 @@ def build_defs(study: Study, overrides: Mapping[str, Any] | None = None) -> dg.D
         overrides: Resources to use instead of the study's own, by name.
     """
     return dg.Definitions(
-        assets=[slide_chain(study), *cohort_assets(study)],
+        assets=[slide_chain(study), *cohort_assets(study), report_asset(study)],
         asset_checks=[store_check()],
         jobs=[*jobs(study), *keeping_jobs()],
         sensors=[inbox_sensor(study), automation_sensor(study), dead_runs_sensor(), *alert_sensors(study)],

@@ -12,8 +12,10 @@ import tifffile
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.dashboard.app import make_app
 from pathassets.dashboard.catalog import Catalog
+from pathassets.figures.cohort_pictures import write_mosaic
 from pathassets.slides.synthetic import synthetic_slide
 from pathassets.steps.batch import run_batch
+from pathassets.steps.cohort_map import make_cohort_map
 from pathassets.steps.nodes import chain
 from pathassets.steps.publish import publish_results
 from pathassets.steps.register import register
@@ -77,6 +79,8 @@ def finished(tmp_path_factory) -> Finished:
     run_batch(session, whole, nodes, lambda result: None)
     run_batch(session, [ids["half"]], nodes[:2], lambda result: None)
     make_slide_map(session, session.study.recipes[0])
+    make_cohort_map(session, session.study.recipes[0])
+    write_mosaic(session, session.study.recipes[0])
     paths["gone"].unlink()
     publish_results(session)
     return Finished(session.study, **ids)

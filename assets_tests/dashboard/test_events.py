@@ -60,6 +60,15 @@ def test_all_that_was_drawn_around_is_counted(events: Events, catalog: Catalog, 
     assert events.selection(None, VIEW, "umap", facts) == []
 
 
+def test_what_was_drawn_around_comes_back_as_a_line(events: Events, facts: dict):
+    figure = events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, EVERYWHERE, facts)
+    [line] = figure.layout.selections
+    assert line.path == "M-1000,-1000L1000,-1000L1000,1000L-1000,1000Z"
+    for nothing in (None, [], [[0, 0], [1, 1]]):
+        plain = events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, nothing, facts)
+        assert not plain.layout.selections
+
+
 def test_a_click_takes_the_tile_below_it(
     events: Events, catalog: Catalog, facts: dict, monkeypatch: pytest.MonkeyPatch
 ):
@@ -102,7 +111,7 @@ def test_recipes_that_there_are_not_show_nothing(events: Events, facts: dict, vi
     figure, about = picture(events, facts, view=view)
     assert about == ""
     assert all(trace.type != "image" for trace in figure.data)
-    assert events.map(view, "pca", "cividis", 0, "umap", None, facts) is no_update
+    assert events.map(view, "pca", "cividis", 0, "umap", None, None, facts) is no_update
 
 
 def test_a_failing_callback_says_so_above_the_page(monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -132,3 +134,50 @@ def test_open_slides_are_bounded_and_one_that_was_closed_opens_again(finished: F
     assert again is not first
     assert pool.tile(finished.first, 0, 3, 2)
     pool.close()
+
+
+def test_a_slide_that_opens_slowly_holds_up_no_other(finished: Finished, catalog, monkeypatch: pytest.MonkeyPatch):
+    pool, begun, go_on = SlidePool(catalog.session), threading.Event(), threading.Event()
+    opened = []
+    whole = pool._opened
+
+    def slow(slide_id):
+        opened.append(slide_id)
+        if slide_id == finished.first:
+            begun.set()
+            assert go_on.wait(60)
+        return whole(slide_id)
+
+    monkeypatch.setattr(pool, "_opened", slow)
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(pool.slide, finished.first) for _ in range(2)]
+        assert begun.wait(60)
+        assert pool.tile(finished.second, 0, 3, 2), "while the first one is being opened"
+        go_on.set()
+        assert waiting[0].result() is waiting[1].result()
+    assert opened.count(finished.first) == 1, "two who want it at once open it once"
+    pool.close()
+
+
+def test_a_long_question_holds_up_no_other(catalog):
+    long, seen = "SELECT sum(a.range * b.range) AS n FROM range(30000) a, range(1000) b", []
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(catalog.frame, long)
+        while not asked.done():
+            seen.append(catalog.frame("SELECT count(*) AS n FROM results.slides")["n"][0])
+        assert asked.result()["n"][0] > 0
+    assert set(seen) == {6}
+
+
+def test_a_mosaic_is_given_by_the_recipes_that_there_are(client, finished: Finished):
+    answer = client.get("/picture/mosaic/small/demo.webp")
+    assert (answer.status_code, answer.mimetype) == (200, "image/webp")
+    assert pixels(answer.data).std() > 5
+    for path in (
+        "small/none.webp",
+        "../small/demo.webp",
+        "small__demo.webp",
+        "..%2fsmall/demo.webp",
+        "small/..%2fdemo.webp",
+    ):
+        assert client.get(f"/picture/mosaic/{path}").status_code in (404, 308), path

@@ -81,14 +81,14 @@ def events(instance: dg.DagsterInstance, key: tuple[str, ...]) -> dict[str, dg.A
 
 
 def stale(study: Study, instance: dg.DagsterInstance, slide_ids: list[str]) -> dict[tuple[str, str | None], str]:
-    """Whatever Dagster does not call fresh, and why."""
+    """Whatever Dagster does not call fresh, and why; reports are files for people, which no store has."""
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
     from dagster._core.loader import LoadingContextForTest
 
     graph = build_defs(study).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     found = {}
-    for key in graph.get_all_asset_keys() - {dg.AssetKey("results")}:
+    for key in graph.get_all_asset_keys() - {dg.AssetKey("results"), dg.AssetKey("report")}:
         for slide_id in slide_ids if graph.get(key).is_partitioned else [None]:
             if resolver.get_status(key, slide_id) is not StaleStatus.FRESH:
                 causes = "; ".join(cause.reason for cause in resolver.get_stale_causes(key, slide_id))

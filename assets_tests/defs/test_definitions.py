@@ -13,7 +13,7 @@ def test_definitions_load_and_hold_what_the_design_says(study):
     specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
     assert set(specs) == {
         "slide", "tissue", "small/tiles", "small/tiny/embeddings", "small/tiny/slide_vector", "small/tiny/spatial_domains",
-        "small/tiny/slide_map", "results",
+        "small/tiny/slide_map", "small/tiny/cohort_map", "results", "report",
     }  # fmt: skip
     assert {spec.group_name for spec in specs.values()} == {"slides", "small", "small__tiny", "results"}
     for key, spec in specs.items():
@@ -22,14 +22,15 @@ def test_definitions_load_and_hold_what_the_design_says(study):
         assert spec.kinds, key
     for key in ("slide", "tissue", "small/tiles", "small/tiny/embeddings"):
         assert "dagster/column_schema" in specs[key].metadata
-    assert {job.name for job in definitions.jobs} == {"slides", "cohort", "publish", "verify", "gc"}
+    assert {job.name for job in definitions.jobs} == {"slides", "cohort", "publish", "reports", "verify", "gc"}
     assert [sensor.name for sensor in definitions.sensors] == ["inbox", "automation", "dead_runs"]
 
 
 def test_what_the_night_makes_says_when_it_is_too_old(study):
     specs = {spec.key.to_user_string(): spec for spec in build_defs(study).resolve_all_asset_specs()}
     policies = {key: spec.freshness_policy for key, spec in specs.items() if spec.freshness_policy is not None}
-    assert set(policies) == {"results", "small/tiny/slide_map"}, "Dagster judges assets, not their partitions"
+    night = {"results", "small/tiny/slide_map", "small/tiny/cohort_map"}
+    assert set(policies) == night, "Dagster judges assets, not their partitions"
     for policy in policies.values():
         assert 24 < policy.warn_window.to_timedelta().total_seconds() / 3600 < 48
         assert policy.fail_window.to_timedelta().total_seconds() / 3600 > 48

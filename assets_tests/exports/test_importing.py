@@ -154,6 +154,13 @@ def test_features_come_back_as_they_left_with_vectors_and_domains(made: Made, ho
     assert account.options["adopted_from"] == form
     assert account.inputs["file_sha256"] == file_sha256(path)
     assert "said_by_the_file" in account.options
+    assert account.state is State.ADOPTED
+    for word in (form, "uni_v1", file_sha256(path)):
+        assert word in account.why
+    made_here = book.account("adopted_uni_v1/uni_v1/spatial_domains")
+    assert made_here.state is State.ADOPTED
+    assert file_sha256(path) in made_here.why
+    assert "pathassets.toml" not in account.why + made_here.why
 
 
 def test_the_same_features_again_change_nothing(made: Made, home, tmp_path):

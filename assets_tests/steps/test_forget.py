@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pathassets.config import Study
 from pathassets.errors import ConfigError, StoreError
+from pathassets.steps.annotations import annotation_path
 from pathassets.steps.forget import comes_back, forget, known_slide, what_goes
 from pathassets.steps.register import register
 from pathassets.steps.session import Session
@@ -42,6 +44,45 @@ def test_everything_of_a_slide_goes_and_nothing_of_the_others(session, finished,
         assert finished.slide_id not in session.tables.scan(table).collect()["slide_id"], table
     assert session.tables.scan("slides").collect()["slide_id"].to_list() == [second]
     assert finished.slide.exists()
+
+
+def test_what_was_drawn_for_it_goes_too_and_what_was_drawn_for_others_stays(session, finished):
+    drawn = annotation_path(session.study.home, finished.slide_id)
+    other = annotation_path(session.study.home, "other-00000000")
+    drawn.parent.mkdir()
+    for path in (drawn, other):
+        path.write_text("{}")
+    assert what_goes(session, finished.slide_id)["annotations"]["files"] == 1
+    forget(session, finished.slide_id)
+    assert not drawn.exists()
+    assert other.exists()
+    assert what_goes(session, finished.slide_id) == {}
+    register(session, [finished.slide])
+    assert session.mask_path(finished.slide_id) is None, "registered again, it is not silently given the old drawing"
+
+
+def test_a_drawing_that_was_left_behind_can_be_forgotten(session, finished, monkeypatch):
+    """Where `forget` is killed before it comes to the drawing, the tissue made from it is gone before it, never after."""
+    drawn = annotation_path(session.study.home, finished.slide_id)
+    drawn.parent.mkdir()
+    drawn.write_text("{}")
+
+    unlink = Path.unlink
+
+    def killed(path: Path, **options: bool) -> None:
+        if path == drawn:
+            assert session.tables.read("tissues", finished.slide_id) is None
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        forget(session, finished.slide_id)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert drawn.exists()
+    assert known_slide(session, finished.slide_id) == finished.slide_id
+    forget(session, finished.slide_id)
+    assert not drawn.exists()
 
 
 def test_a_forgotten_slide_can_be_registered_again_as_the_same(session, finished):

@@ -12,6 +12,7 @@ from support.commands import fingerprint
 
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.errors import ConfigError
+from pathassets.steps.cohort_map import make_cohort_map
 from pathassets.steps.cohort_provenance import cohort_accounts
 from pathassets.steps.digests import find_digest
 from pathassets.steps.naming import find_assets, find_slides, one_asset, one_slide, quoted
@@ -193,7 +194,9 @@ def test_a_result_of_a_version_that_recorded_less_says_so(finished, home):
 def test_assets_of_the_whole_study(finished, home):
     session = Looking(Study(home))
     accounts = cohort_accounts(session)
-    assert set(accounts) == {f"{RECIPE}/slide_map", f"{RECIPE}/term_embeddings", "results"}
+    assert set(accounts) == {f"{RECIPE}/{name}" for name in ("slide_map", "cohort_map", "term_embeddings")} | {
+        "results"
+    }
     assert accounts["results"]().state is State.MISSING
     assert accounts[f"{RECIPE}/slide_map"]().state is State.MISSING
     make_slide_map(Session(session.study), session.study.recipes[0])
@@ -202,23 +205,30 @@ def test_assets_of_the_whole_study(finished, home):
     assert account.state is State.CURRENT
     assert account.inputs == {finished.slide_id: finished.table("embeddings")["digest"][0]}
     assert account.made["libraries"]["numpy"]
+    assert accounts[f"{RECIPE}/cohort_map"]().state is State.MISSING
+    made = make_cohort_map(Session(session.study), session.study.recipes[0])
+    tiles = accounts[f"{RECIPE}/cohort_map"]()
+    assert (tiles.state, tiles.holds["tiles"]) == (State.CURRENT, made.n_tiles)
+    assert tiles.inputs == account.inputs
     terms = accounts[f"{RECIPE}/term_embeddings"]()
     assert (terms.state, terms.options["terms"]) == (State.CURRENT, ["adipose", "muscularis", "xqzzvk"])
     assert accounts["results"]().state is State.CURRENT
     assert accounts["results"]().holds["rows"]["slides"] == 1
 
 
-def test_a_slide_map_tells_which_slides_have_changed_since(finished, home):
+def test_a_map_tells_which_slides_have_changed_since(finished, home):
     session = Looking(Study(home))
     make_slide_map(Session(session.study), session.study.recipes[0])
+    make_cohort_map(Session(session.study), session.study.recipes[0])
     tables, part = session.tables, PART
     for table in ("embeddings", "slide_vectors"):
         column = "digest" if table == "embeddings" else "embeddings_digest"
         frame = tables.read(table, finished.slide_id, part).with_columns(pl.lit("f" * 16).alias(column))
         tables.write(table, frame, slide_id=finished.slide_id, part=part)
-    account = cohort_accounts(session)[f"{RECIPE}/slide_map"]()
     before = finished.table("embeddings")["digest"][0]
-    assert (account.state, account.changes) == (State.CHANGED, (Change(finished.slide_id, before, "f" * 16),))
+    for name in ("slide_map", "cohort_map"):
+        account = cohort_accounts(session)[f"{RECIPE}/{name}"]()
+        assert (account.state, account.changes) == (State.CHANGED, (Change(finished.slide_id, before, "f" * 16),))
 
 
 def test_a_slide_is_found_by_id_beginning_file_and_path(finished, monkeypatch):

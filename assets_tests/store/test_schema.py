@@ -29,6 +29,7 @@ CORE = {
     "timings": "slide_id recipe stage seconds tiles device",
     "encoders": "name dim tile_px mpp licence citation gated",
     "slide_map": "slide_id recipe method x y",
+    "cohort_map": "slide_id tile_id recipe x y",
 }
 
 
@@ -60,7 +61,8 @@ def test_derived_tables_come_after_the_embeddings_that_they_are_judged_by():
     order = list(TABLES)
     assert order.index("tiles") < order.index("embeddings")
     derived = {name for name, spec in TABLES.items() if spec.derived}
-    assert {"slide_vectors", "domains", "domain_summary", "text_scores", "slide_map", "derived_arrays"} == derived
+    others = {"slide_vectors", "domains", "domain_summary", "text_scores", "derived_arrays"}
+    assert others | {"slide_map", "cohort_map"} == derived
     assert all(order.index(name) > order.index("embeddings") for name in derived)
 
 

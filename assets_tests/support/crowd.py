@@ -212,7 +212,8 @@ class Killer:
         return _silent([sys.executable, "-W", "ignore", "-c", PUBLISHER, self._study.home]), 8.0
 
     def _daemon(self) -> tuple[subprocess.Popen[Any], float]:
-        process = _silent([*PATHASSETS, "dev", "--home", self._study.home, "--port", free_port()])
+        ports = ("--port", free_port(), "--dashboard-port", 0)
+        process = _silent([*PATHASSETS, "dev", "--home", self._study.home, *ports])
         self._fresh(self._study.home / "inbox")
         return process, 45.0
 

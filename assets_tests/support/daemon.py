@@ -62,7 +62,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 300.0) -> Any:
 def dagster_running(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[Path]:
     """Dagster's UI and daemon for the study in `home`; gives the file that takes what they say. All of it is ended."""
     port, log = free_port(), home.parent / f"{home.name}.log"
-    command = [*PATHASSETS, "dev", "--home", str(home), "--port", str(port)]
+    command = [*PATHASSETS, "dev", "--home", str(home), "--port", str(port), "--dashboard-port", "0"]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, env={**os.environ, **(environment or {})}, start_new_session=True

@@ -42,3 +42,16 @@ def study_at(home: Path | None, *, must_exist: bool = True) -> Study:
     if study.dagster_home.is_dir():
         log_to(study.log_path)
     return study
+
+
+def study_serving(home: Path | None, dagster_url: str | None) -> Study:
+    """The study of the dashboard, which may be told where Dagster's UI is; it may have no results yet where it is served
+    beside Dagster, which makes them.
+
+    Raises:
+        StudyError: There is none; the address is none.
+    """
+    study = study_at(home, must_exist=False)
+    if not study.dagster_home.is_dir():
+        study = study_at(home)
+    return study if dagster_url is None else Study(study.home, dagster_url=dagster_url)

@@ -15,14 +15,15 @@ from pathassets.errors import ConfigError
 from pathassets.exports.adopted import adopted_recipes
 from pathassets.exports.files import Target
 from pathassets.exports.run import (
-    FORMATS,
     TABLE_FORMATS,
     LeftOut,
     check_format,
     chosen_recipes,
     chosen_slides,
+    export_cohort,
     export_slides,
     export_tables,
+    format_of,
 )
 from pathassets.steps.naming import one_slide
 from pathassets.steps.session import Session
@@ -38,6 +39,7 @@ class ExportRequest:
     slides: tuple[str, ...] = ()
     recipe: str | None = None
     tables: tuple[str, ...] = ()
+    width: int | None = None
     force: bool = False
     as_json: bool = False
 
@@ -49,7 +51,7 @@ def export_study(study: Study, request: ExportRequest) -> int:
         ConfigError: A format, slide, recipe or table that there is not, or a folder that exports must not go to.
         StoreError: The disk is full or cannot be written.
     """
-    check_format(request.form)
+    check_format(request.form, request.width)
     session, target = Session(study), Target(_checked_folder(study, request.folder), force=request.force)
     recipes = chosen_recipes(
         [*study.recipes, *adopted_recipes(session)] if request.recipe else study.recipes, request.recipe
@@ -62,7 +64,10 @@ def export_study(study: Study, request: ExportRequest) -> int:
     elif request.tables:
         raise ConfigError(f"--table goes with {' and '.join(TABLE_FORMATS)}", remedy="Leave it out.")
     else:
-        left = export_slides(session, FORMATS[request.form], slides, recipes, target)
+        form = format_of(request.form, request.width)
+        left = export_slides(session, form, slides, recipes, target)
+        if not request.slides:
+            export_cohort(session, form, recipes, target)
     _tell(target, left, as_json=request.as_json)
     return 1 if left else 0
 

@@ -31,6 +31,9 @@ def export_results(
     table: Annotated[
         list[str] | None, typer.Option(help="For parquet and csv: only this table. May be repeated.")
     ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="For png: width in pixels; without it at most 512 a side.", min=64, max=8192)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +41,7 @@ def export_results(
     from pathassets.cli.exporting import ExportRequest, export_study
 
     names, tables = tuple(slide or ()), tuple(table or ())
-    request = ExportRequest(form, to, names, recipe, tables, force=force, as_json=as_json)
+    request = ExportRequest(form, to, names, recipe, tables, width=width, force=force, as_json=as_json)
     raise typer.Exit(export_study(study_at(home), request))
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from pathassets.cli.arguments import AsJson, Home
+from pathassets.cli.arguments import AsJson, Home, study_serving
 from pathassets.cli.arguments import study_at as _study
 from pathassets.cli.handing_over import COMMANDS
 from pathassets.config import Study, check_home, home_from_environment, init_home
@@ -308,21 +308,28 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 def dev(
     home: Home = None,
     port: Annotated[int, typer.Option(help="Of Dagster's UI, on 127.0.0.1.", min=1, max=65535)] = 3000,
+    dashboard_port: Annotated[
+        int, typer.Option(help="Of the dashboard, on 127.0.0.1; 0 = none.", min=0, max=65535)
+    ] = 8050,
 ) -> None:
-    """Dagster's UI and daemon for a study; picks up files dropped into its inbox."""
+    """Dagster's UI and daemon, and the dashboard, for a study; picks up files dropped into its inbox."""
     from pathassets.cli.serving import serve
 
     folder = (home or home_from_environment()).expanduser()
     check_home(folder)
     init_home(folder)
-    raise typer.Exit(serve(Study(folder), port))
+    raise typer.Exit(serve(Study(folder), port, dashboard_port))
 
 
 @app.command()
 def dashboard(
-    home: Home = None, port: Annotated[int, typer.Option(help="On 127.0.0.1.", min=1, max=65535)] = 8050
+    home: Home = None,
+    port: Annotated[int, typer.Option(help="On 127.0.0.1.", min=1, max=65535)] = 8050,
+    dagster_url: Annotated[
+        str | None, typer.Option(help="Where Dagster's UI is served, to link to it (or dagster_url in [study]).")
+    ] = None,
 ) -> None:
     """Slides, overlays, search, atlas and SQL in the browser; reads only what has been published."""
     from pathassets.cli.serving import serve_dashboard
 
-    raise typer.Exit(serve_dashboard(_study(home), port))
+    raise typer.Exit(serve_dashboard(study_serving(home, dagster_url), port))

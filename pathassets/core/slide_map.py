@@ -35,7 +35,7 @@ def layout(vectors: NDArray[np.floating], *, seed: int = 0) -> dict[str, NDArray
     rows: NDArray[np.float64] = np.asarray(vectors, dtype=np.float64)
     if rows.ndim != 2 or not np.isfinite(rows).all():
         raise ValueError(f"slide vectors must be a finite matrix, got {rows.shape}")
-    found = {"pca": _pca(rows)}
+    found = {"pca": pca_layout(rows)}
     first, same = manifold.distinct_rows(rows)
     if len(first) >= UMAP_MIN_SLIDES:
         graph = manifold.neighbours(rows[first].astype(np.float32), UMAP_NEIGHBORS, seed)
@@ -43,7 +43,8 @@ def layout(vectors: NDArray[np.floating], *, seed: int = 0) -> dict[str, NDArray
     return found
 
 
-def _pca(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+def pca_layout(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The first two principal components of `vectors` (n, d) as (n, 2); zeros where there are none."""
     n, dim = vectors.shape
     flat = np.zeros((n, 2), dtype=np.float32)
     if n < 2 or dim < 1:

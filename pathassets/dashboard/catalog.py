@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -76,6 +78,12 @@ class Catalog:
 
     def frame(self, sql: str, *values: object) -> pl.DataFrame:
         """The answer to one of our own questions; tables are `results.<table>`, a reader's words are `values`."""
+        with self._cursor() as cursor:
+            return cursor.execute(sql, list(values)).pl()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A way to ask of one's own: a long question holds up no other, and ends also when the snapshot is replaced."""
         version = self.version
         with self._lock:
             if self._con is None or self._opened != version:
@@ -83,7 +91,11 @@ class Catalog:
                     self._con.close()
                 self._con = connect(self.study.home, root=self.session.root)
                 self._opened = version
-            return self._con.execute(sql, list(values)).pl()
+            cursor = self._con.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
 
     # -- slides ----------------------------------------------------------------------------------------------------
 
@@ -150,7 +162,7 @@ class Catalog:
 
     def outcomes(self, slide_id: str) -> pl.DataFrame:
         """What became of the slide's steps, in words that name no folder."""
-        columns = "o.step, o.tiling, o.recipe, o.status, o.reason, o.message, o.remedy, o.seconds, s.path"
+        columns = "o.step, o.tiling, o.recipe, o.status, o.reason, o.message, o.remedy, o.seconds, o.run_id, s.path"
         sql = f"SELECT {columns} FROM results.outcomes o JOIN results.slides s USING (slide_id) WHERE slide_id = ?"
         frame = self.frame(f"{sql} ORDER BY o.created_at", slide_id)
         texts = {

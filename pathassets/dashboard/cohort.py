@@ -29,7 +29,8 @@ _DOMAINS = f"""
         QUALIFY row_number() OVER (PARTITION BY slide_id ORDER BY share DESC) <= {TOP_DOMAINS}
     ) GROUP BY 1"""
 _STEPS = """
-    SELECT slide_id, step, status || coalesce(': ' || reason, '') AS said, status, reason, remedy FROM results.outcomes
+    SELECT slide_id, step, status || coalesce(': ' || reason, '') AS said, status, reason, remedy, run_id, created_at
+    FROM results.outcomes
     WHERE (tiling IS NULL OR tiling = ?) AND (recipe IS NULL OR recipe = ?)"""
 
 
@@ -42,7 +43,8 @@ def rows(catalog: Catalog, recipe: str | None) -> pl.DataFrame:
 
     Returns:
         `slide_id`, `file`, sizes in mm and px, `mpp`, `tissue_mm2`, `tiles`, `domains`, `looks_like`, quality, `problem` (what
-        needs a look, reasons), `step_<step>` for each step, `label_<column>` for each of the manifest's columns.
+        needs a look, reasons), `run` (the last one that made something of it), `step_<step>` for each step,
+        `label_<column>` for each column of the manifest.
     """
     recipe = recipe or ""
     slides = (
@@ -64,12 +66,13 @@ def rows(catalog: Catalog, recipe: str | None) -> pl.DataFrame:
         catalog.frame(_DOMAINS, recipe, variant),
         _problems(outcomes),
         _by_step(outcomes),
+        _last_runs(outcomes),
     ):
         joined = joined.join(frame, on="slide_id", how="left", maintain_order="left")
     return joined.select(
         "slide_id", "file", "width_mm", "height_mm", "width_px", "height_px", "mpp", "mpp_origin", "objective_power",
         "vendor", "tissue_mm2", "pieces", "tiles", "domains", "looks_like", "inked_percent", "sharpness", "problem",
-        "gone", "thumbnail",
+        "gone", "thumbnail", "run",
         *(f"step_{step}" for step in Step), *(f"label_{name}" for name in catalog.labels()),
     )  # fmt: skip
 
@@ -88,6 +91,11 @@ def _problems(outcomes: pl.DataFrame) -> pl.DataFrame:
     """Reasons of what is not plainly ok, each once; what only follows from another failure is left out."""
     bad = outcomes.filter(pl.col("status").is_in(PROBLEMS) & (pl.col("reason") != "upstream_failed"))
     return bad.group_by("slide_id").agg(problem=pl.col("reason").unique(maintain_order=True).str.join(", "))
+
+
+def _last_runs(outcomes: pl.DataFrame) -> pl.DataFrame:
+    known = outcomes.filter(pl.col("run_id").is_not_null())
+    return known.group_by("slide_id").agg(run=pl.col("run_id").sort_by("created_at", nulls_last=False).last())
 
 
 def _by_step(outcomes: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,8 @@ class SlidePool:
         self._session, self._size = session, size
         self._open: OrderedDict[str, tuple[Slide, ExitStack]] = OrderedDict()
         self._refused: dict[str, tuple[float, PathassetsError]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the two above, never held while a file is opened
+        self._opening: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def slide(self, slide_id: str) -> Slide:
         """The open slide. One that is closed meanwhile still ends the reads that are under way.
@@ -65,13 +66,28 @@ class SlidePool:
         Raises:
             SlideError: Its file is gone, has changed, or cannot be read.
         """
+        found = self._held(slide_id)
+        if found is not None:
+            return found
+        with self._lock:
+            own = self._opening[slide_id]
+        with own:  # a slow disk, or a copy from an object store, holds up this slide alone
+            return self._held(slide_id) or self._keep(slide_id, *self._opened(slide_id))
+
+    def _held(self, slide_id: str) -> Slide | None:
         with self._lock:
             if slide_id not in self._open:
-                self._open[slide_id] = self._opened(slide_id)
-                while len(self._open) > self._size:
-                    self._open.popitem(last=False)[1][1].close()
+                return None
             self._open.move_to_end(slide_id)
             return self._open[slide_id][0]
+
+    def _keep(self, slide_id: str, slide: Slide, stack: ExitStack) -> Slide:
+        with self._lock:
+            self._open[slide_id] = slide, stack
+            oldest = [self._open.popitem(last=False)[1][1] for _ in range(len(self._open) - self._size)]
+        for closing in oldest:
+            closing.close()
+        return slide
 
     def trouble(self, slide_id: str) -> PathassetsError | None:
         """Why the slide cannot be opened; None when it is open."""

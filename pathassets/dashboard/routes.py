@@ -5,8 +5,9 @@ Belongs here: what an address may name, headers, status codes. Does not belong: 
     /picture/<slide>/thumbnail.jpg                          the stored thumbnail; ?side=160 makes it small
     /picture/<slide>/<level>/<column>_<row>.jpg             a tile of the slide's pyramid
     /picture/<slide>/<tiling>/tile/<tile id>.jpg            one of the study's tiles
+    /picture/mosaic/<tiling>/<recipe>.webp                  the mosaic of a recipe's cohort map
 
-A slide is named by its id, which is looked up in the snapshot; nothing of an address becomes part of a path.
+A slide or recipe is named by its id, which is looked up in the snapshot; nothing of an address becomes part of a path.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def add_routes(server: Flask, catalog: Catalog, pool: SlidePool) -> None:
         ("/picture/<slide_id>/thumbnail.jpg", pictures.thumbnail),
         ("/picture/<slide_id>/<int:level>/<int:column>_<int:row>.jpg", pictures.tile),
         ("/picture/<slide_id>/<tiling>/tile/<int:tile_id>.jpg", pictures.crop),
+        ("/picture/mosaic/<tiling>/<name>.webp", pictures.mosaic),
         ("/picture/<path:rest>", pictures.nothing),  # else Dash would answer with its page
     ):
         server.add_url_rule(rule, endpoint=rule, view_func=view)
@@ -87,6 +89,16 @@ class _Pictures:
 
         return _answer(make)
 
+    def mosaic(self, tiling: str, name: str) -> Response:
+        from pathassets.figures.cohort_pictures import read_mosaic
+
+        def make() -> bytes | None:
+            recipe = f"{tiling}/{name}"
+            found = read_mosaic(self._catalog.session, recipe) if recipe in self._catalog.recipes() else None
+            return found.picture if found is not None else None
+
+        return _answer(make, "image/webp")
+
     def nothing(self, rest: str) -> Response:
         return _answer(lambda: None)
 
@@ -105,7 +117,7 @@ class _Pictures:
         return small.getvalue()
 
 
-def _answer(make: Callable[[], bytes | None]) -> Response:
+def _answer(make: Callable[[], bytes | None], kind: str = "image/jpeg") -> Response:
     """The picture; 404 where there is none, 410 where there was one, without a word of the machine's paths."""
     from flask import Response
 
@@ -119,7 +131,7 @@ def _answer(make: Callable[[], bytes | None]) -> Response:
         data = None
     if data is None:
         return Response("there is no such picture", 404, mimetype="text/plain")
-    return Response(data, mimetype="image/jpeg", headers={"Cache-Control": KEEP})
+    return Response(data, mimetype=kind, headers={"Cache-Control": KEEP})
 
 
 def _with_headers(response: Response) -> Response:

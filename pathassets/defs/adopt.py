@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -32,6 +33,7 @@ from pathassets.defs.slide_assets import code_version, terms_key, version_tags
 from pathassets.errors import EncoderError
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.chain import StepResult, digest_of, step_module
+from pathassets.steps.cohort_map import CohortMap, load_cohort_map
 from pathassets.steps.nodes import Node, Step, chain
 from pathassets.steps.outcomes import Outcome
 from pathassets.steps.register import known_slides
@@ -254,7 +256,7 @@ def _code_version(session: Session, node: Node, outcome: Outcome, inputs: Mappin
 def _adopt_cohort(
     session: Session, instance: dg.DagsterInstance, recipe: Recipe, adopted: Adopted, dry_run: bool
 ) -> None:
-    """A slide map that is not of just the slides there are now is left to a run."""
+    """A map that is not of just the slides there are now is left to a run."""
     key = tuple(terms_key(recipe).path)
     try:
         if dry_run:
@@ -267,21 +269,38 @@ def _adopt_cohort(
         told = False
     if told:
         adopted.events[key] = []
-    if _report_map(session, instance, recipe, dry_run):
-        adopted.events[*recipe_scope(recipe), "slide_map"] = []
+    slide_map, cohort_map = load_slide_map(session, recipe), load_cohort_map(session, recipe)
+    if slide_map is not None:
+        shown = partial(describe.slide_map, session, recipe, slide_map)
+        _adopt_map("slide_map", Step.SLIDE_VECTOR, slide_map.digest, shown, instance, recipe, adopted, dry_run)
+    if cohort_map is not None:
+        shown = partial(_describe_cohort_map, session, recipe, cohort_map)
+        _adopt_map("cohort_map", Step.EMBEDDINGS, cohort_map.digest, shown, instance, recipe, adopted, dry_run)
 
 
-def _report_map(session: Session, instance: dg.DagsterInstance, recipe: Recipe, dry_run: bool) -> bool:
-    key = (*recipe_scope(recipe), "slide_map")
-    found = load_slide_map(session, recipe)
-    if found is None or logged_version(instance, key) == found.digest:
-        return False
+def _adopt_map(
+    name: str,
+    made_of: Step,
+    version: str,
+    shown: Callable[[], describe.Metadata],
+    instance: dg.DagsterInstance,
+    recipe: Recipe,
+    adopted: Adopted,
+    dry_run: bool,
+) -> None:
+    key = (*recipe_scope(recipe), name)
+    if logged_version(instance, key) == version:
+        return
+    adopted.events[key] = []
     if not dry_run:
-        upstream: dict[Key, str] = {(*recipe_scope(recipe), str(Step.SLIDE_VECTOR)): found.digest}
-        metadata = describe.slide_map(session, recipe, found)
-        tags = _tags("adopted", found.digest, upstream)
-        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=list(key), metadata=metadata, tags=tags))
-    return True
+        tags = _tags("adopted", version, {(*recipe_scope(recipe), str(made_of)): version})
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=list(key), metadata=shown(), tags=tags))
+
+
+def _describe_cohort_map(session: Session, recipe: Recipe, found: CohortMap) -> describe.Metadata:
+    from pathassets.figures.cohort_pictures import read_mosaic
+
+    return describe.cohort_map(session, recipe, found, read_mosaic(session, recipe.key))
 
 
 def _tags(code: str, version: str, inputs: Mapping[Key, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
+from pathassets import links
 from pathassets.recipes import Recipe
 from pathassets.steps.chain import StepResult
 from pathassets.steps.embedded import embeddings_row, recipe_part
@@ -21,6 +22,9 @@ from pathassets.steps.session import Session
 from pathassets.store.schema import table_spec
 
 if TYPE_CHECKING:
+    from pathassets.figures.cohort_pictures import StoredMosaic
+    from pathassets.report.folder import Reports
+    from pathassets.steps.cohort_map import CohortMap
     from pathassets.steps.slide_map import SlideMap
     from pathassets.steps.terms import Terms
     from pathassets.store.results import Published
@@ -52,6 +56,11 @@ def static(step: Step) -> Metadata:
     return columns(TABLE_OF[step])
 
 
+def with_dashboard(text: str, url: str) -> str:
+    """An asset's description, which ends in a link to the dashboard where its address is known."""
+    return f"{text} [In the dashboard]({url})" if url else text
+
+
 def materialised(session: Session, result: StepResult) -> Metadata:
     """What is shown of a slide's asset that is there; a picture that cannot be drawn does not undo the result."""
     outcome = result.outcome
@@ -59,12 +68,22 @@ def materialised(session: Session, result: StepResult) -> Metadata:
     metadata: Metadata = {"status": outcome.status, "unchanged": result.unchanged}
     if outcome.reason:
         metadata |= {"reason": outcome.reason, "message": outcome.message or ""}
-    metadata |= _DESCRIBERS[result.node.step](session, result)
+    metadata |= _DESCRIBERS[result.node.step](session, result) | _dashboard(session, result)
     try:
         metadata |= _pictures(session, result)
     except Exception as error:
         log.warning("no picture of %s of %s", result.node.key, result.slide_id, exc_info=error)
     return {name: value for name, value in metadata.items() if value is not None}
+
+
+def _dashboard(session: Session, result: StepResult) -> Metadata:
+    """Where the dashboard shows the slide, once it is published."""
+    base, node = session.study.dashboard_url, result.node
+    if not base:
+        return {}
+    return {
+        "dashboard": dg.MetadataValue.url(links.dashboard_slide(base, result.slide_id, "/".join(node.scope) or None))
+    }
 
 
 def _slide(session: Session, result: StepResult) -> Metadata:
@@ -213,6 +232,43 @@ def slide_map(session: Session, recipe: Recipe, result: SlideMap) -> Metadata:
 
     metadata: Metadata = {"dagster/row_count": result.n_slides * len(result.methods), "slides": result.n_slides}
     markdown = map_picture(session, recipe)
+    return metadata | ({"preview": dg.MetadataValue.md(markdown)} if markdown else {}) | atlas(session, recipe)
+
+
+def cohort_map(session: Session, recipe: Recipe, result: CohortMap, mosaic: StoredMosaic | None) -> Metadata:
+    """What is shown of a cohort map."""
+    metadata: Metadata = {
+        "dagster/row_count": result.n_tiles, "slides": result.n_slides, "tiles": result.n_tiles, "method": result.method,
+        "left_out": dg.MetadataValue.json(list(result.left_out)),
+    }  # fmt: skip
+    if mosaic is not None:
+        from pathassets.figures.cohort_pictures import mosaic_preview
+
+        metadata |= {"cells": len(mosaic.cells), "cells_unread": mosaic.unread}
+        metadata["preview"] = dg.MetadataValue.md(mosaic_preview(mosaic))
+    return metadata | atlas(session, recipe)
+
+
+def atlas(session: Session, recipe: Recipe) -> Metadata:
+    """Where the dashboard shows the cohort by a recipe."""
+    base = session.study.dashboard_url
+    return {"dashboard": dg.MetadataValue.url(links.dashboard_atlas(base, recipe.key))} if base else {}
+
+
+def reports(session: Session, result: Reports) -> Metadata:
+    """What is shown of a study's reports: where they are, and the map of slides that stands in them."""
+    from pathassets.figures.slide_pictures import map_picture
+
+    metadata: Metadata = {
+        "path": dg.MetadataValue.path(str(result.path)),
+        "open": dg.MetadataValue.url(result.path.as_uri()),
+        "slides": result.slides,
+        "written": len(result.written),
+        "left_out": dg.MetadataValue.json(result.left_out),
+        "size_bytes": result.path.stat().st_size,
+    }
+    pictures = (map_picture(session, recipe) for recipe in session.study.recipes)
+    markdown = next(filter(None, pictures), None)
     return metadata | ({"preview": dg.MetadataValue.md(markdown)} if markdown else {})
 
 

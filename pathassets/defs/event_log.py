@@ -11,7 +11,7 @@ import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs.adopt import Key, logged_version, logged_versions, looking_at, recorded_outcomes
-from pathassets.defs.cohort_assets import recipe_scope
+from pathassets.defs.cohort_assets import MAPS, recipe_scope
 from pathassets.defs.partitions import SLIDES
 from pathassets.defs.slide_assets import terms_key
 from pathassets.steps.consistency import has_results
@@ -94,7 +94,7 @@ def _cohort_differences(session: Session, instance: dg.DagsterInstance, census: 
 def _claimed_cohort(session: Session, instance: dg.DagsterInstance, files: Container[str]) -> Iterator[Key]:
     """Assets of the whole study that Dagster calls materialised, and whose table is not there."""
     for recipe in session.study.recipes:
-        for key in (tuple(terms_key(recipe).path), (*recipe_scope(recipe), "slide_map")):
+        for key in (tuple(terms_key(recipe).path), *((*recipe_scope(recipe), name) for name in MAPS)):
             file = layout.table_key(key[-1], None, recipe_part(recipe))
             if file not in files and logged_version(instance, key) is not None:
                 yield key
@@ -120,7 +120,7 @@ def forget_partition(instance: dg.DagsterInstance | None, slide_id: str) -> bool
 
 def mend(session: Session, instance: dg.DagsterInstance) -> Iterator[tuple[str, str]]:
     """Takes back from the log what no run would correct by itself; what was taken back, and how."""
-    tables = (key for name in ("term_embeddings", "slide_map") for key in session.tables.keys(name))
+    tables = (key for name in ("term_embeddings", *MAPS) for key in session.tables.keys(name))
     for key in list(_claimed_cohort(session, instance, set(tables))):
         instance.wipe_assets([dg.AssetKey(list(key))])
         yield "/".join(key), "Dagster no longer calls it materialised"

@@ -14,6 +14,7 @@ from pathassets.defs.demands import demand_tags
 from pathassets.defs.keeping import nightly_check
 from pathassets.defs.loggers import log_config
 from pathassets.defs.partitions import QUICK, SLIDES
+from pathassets.defs.report_asset import REPORT_KEY, report_job
 from pathassets.steps.nodes import chain
 
 SLIDES_JOB = "slides"
@@ -22,7 +23,7 @@ RESULTS_JOB = "publish"
 
 
 def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
-    """`slides`: a batch of slides through their chain; `cohort`: what needs all slides; `publish`: the snapshot."""
+    """`slides`: a batch of slides through their chain; `cohort`: what needs all slides; `publish`: the snapshot; `reports`."""
     slide_keys = [dg.AssetKey(list(node.key)) for node in chain(study)]
     slides = dg.AssetSelection.assets(*slide_keys)
     results = dg.AssetSelection.assets(RESULTS_KEY) - nightly_check()
@@ -37,10 +38,11 @@ def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(
             COHORT_JOB,
-            selection=dg.AssetSelection.all() - slides - nightly_check(),
+            selection=dg.AssetSelection.all() - slides - dg.AssetSelection.assets(REPORT_KEY) - nightly_check(),
             config=log_config(),
-            description="Term embeddings, slide maps, and then the snapshot.",
+            description="Term embeddings, maps of slides and of tiles, and then the snapshot.",
         ),
+        report_job(),
         dg.define_asset_job(
             RESULTS_JOB,
             selection=results,

@@ -21,6 +21,7 @@ from pathassets.defs.cohort_assets import RESULTS_KEY
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
 from pathassets.defs.processes import process_tags, tidy_dead_runs
+from pathassets.defs.report_asset import REPORT_JOB, REPORT_KEY
 from pathassets.defs.resources import Workshop
 from pathassets.defs.waiting import wait_for_places
 from pathassets.errors import ConfigError
@@ -108,9 +109,11 @@ class Launcher:
 
     def cohort(self, keys: Sequence[tuple[str, ...]]) -> Launched:
         """Makes unpartitioned assets."""
-        launched = Launched()
-        if keys:
-            self._launch(launched, COHORT_JOB, keys, {}, {})
+        launched, report = Launched(), tuple(REPORT_KEY.path)
+        others = [key for key in keys if key != report]
+        for job, wanted in ((COHORT_JOB, others), (REPORT_JOB, [report] if report in keys else [])):
+            if wanted:
+                self._launch(launched, job, wanted, {}, {})
         return launched
 
     def publish(self) -> Launched:

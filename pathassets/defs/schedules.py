@@ -12,6 +12,7 @@ import dagster as dg
 from pathassets.config import Study
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import NIGHTLY, batches, run_requests
+from pathassets.defs.report_asset import REPORT_JOB
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import chain
 from pathassets.steps.publish import is_stale
@@ -27,7 +28,7 @@ UNFINISHED = [
 
 
 def schedules(study: Study) -> list[dg.ScheduleDefinition]:
-    """`snapshot` every five minutes, `cohort_nightly` at 05:00, `missing_nightly` at 01:00."""
+    """`snapshot` every five minutes, `cohort_nightly` at 05:00, `missing_nightly` at 01:00; `report_nightly`, once switched on."""
     running = dg.DefaultScheduleStatus.RUNNING
     return [
         snapshot_schedule(study),
@@ -36,7 +37,14 @@ def schedules(study: Study) -> list[dg.ScheduleDefinition]:
             job_name=COHORT_JOB,
             cron_schedule="0 5 * * *",
             default_status=running,
-            description="Slide maps over all slides, then the snapshot.",
+            description="Maps over all slides, then the snapshot.",
+        ),
+        dg.ScheduleDefinition(
+            name="report_nightly",
+            job_name=REPORT_JOB,
+            cron_schedule="0 6 * * *",
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+            description="Reports of the study and of the slides that have changed, into the folder reports. Switch it on here.",
         ),
         missing_schedule(study),
     ]

@@ -71,7 +71,7 @@ def asset_spec(session: Session, node: Node) -> dg.AssetSpec:
     return dg.AssetSpec(
         key=list(node.key),
         deps=deps,
-        description=DESCRIPTIONS[node.step],
+        description=describe.with_dashboard(DESCRIPTIONS[node.step], session.study.dashboard_url),
         group_name=group_of(node.scope),
         kinds=KINDS[node.step],
         owners=OWNERS,

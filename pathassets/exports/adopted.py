@@ -54,9 +54,9 @@ class Source:
     name: str
 
 
-def adopted_recipes(session: Session) -> tuple[Recipe, ...]:
-    """The recipes that adopted features of any slide belong to."""
-    rows = session.tables.scan("outcomes").filter(
+def adopted_recipes(session: Session, slide_id: str | None = None) -> tuple[Recipe, ...]:
+    """The recipes that adopted features of a slide, or of any, belong to."""
+    rows = session.tables.scan("outcomes", slide_id).filter(
         (pl.col("code_version") == CODE_VERSION) & (pl.col("step") == str(Step.EMBEDDINGS))
     )
     options = rows.select("recipe", "options").unique("recipe", maintain_order=True).collect()["options"]

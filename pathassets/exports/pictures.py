@@ -1,6 +1,6 @@
-"""Pictures: the small overlays that Dagster's UI shows, as PNG files.
+"""Pictures: overlays and mosaics as PNG files: those that Dagster's UI shows, as large as is wanted.
 
-Belongs here: which pictures there are, and their names. Does not belong: drawing (`figures/`).
+Belongs here: which pictures there are, their names, where their pixels come from. Does not belong: drawing (`figures/`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -17,33 +18,74 @@ from pathassets import __version__
 from pathassets.errors import Reason, SlideError
 from pathassets.exports.files import Target
 from pathassets.exports.gather import SlideFeatures
-from pathassets.figures import overlays
+from pathassets.figures import images, overlays
+from pathassets.figures.cohort_pictures import read_mosaic
 from pathassets.figures.slide_pictures import load_thumbnail
+from pathassets.recipes import Recipe
+from pathassets.steps.embedded import recipe_part
 from pathassets.steps.session import Session
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 PROBABILITY = (0.0, 1.0)
+# A long thin slide as wide as is wanted may be too high to hold.
+MAX_SIDE = 16384
 
 
-def export_slide(session: Session, slide_id: str, target: Target) -> None:
-    """Writes `<slide>.thumbnail.png` and `<slide>.tissue.png`.
+@dataclass(frozen=True)
+class Pictures:
+    """The export of pictures.
 
-    Raises:
-        SlideError: `upstream_failed` when tissue has not been looked for.
+    Attributes:
+        width: Of each picture in px; None = at most 512 px a side, from the stored thumbnail.
     """
-    rgb = thumbnail_of(session, slide_id)
-    about = {"slide_id": slide_id}
-    target.put_bytes(f"{slide_id}.thumbnail.png", as_png(overlays.thumbnail(rgb), about))
-    pieces = tissue_picture(session, slide_id, rgb)
-    if pieces is not None:
-        target.put_bytes(f"{slide_id}.tissue.png", as_png(pieces, about))
 
+    width: int | None = None
 
-def export_features(session: Session, features: SlideFeatures, target: Target) -> None:
-    """Writes `<recipe>/<slide>.<variant>.png` for each variant of domains, `<recipe>/<slide>.<term>.png` for each term."""
-    rgb = thumbnail_of(session, features.slide_id)
-    for name, picture in overlay_pictures(features, rgb):
-        key = f"{features.part}/{features.slide_id}.{name}.png"
-        target.put_bytes(key, as_png(picture, features.provenance))
+    def export_slide(self, session: Session, slide_id: str, target: Target) -> None:
+        """Writes `<slide>.thumbnail.png` and `<slide>.tissue.png`.
+
+        Raises:
+            SlideError: `upstream_failed` when tissue has not been looked for; a picture larger than the thumbnail needs the file.
+        """
+        rgb = self._below(session, slide_id)
+        about = {"slide_id": slide_id}
+        target.put_bytes(f"{slide_id}.thumbnail.png", as_png(images.shrink(rgb, self._side(rgb)), about))
+        pieces = tissue_image(session, slide_id, rgb, self._side(rgb))
+        if pieces is not None:
+            target.put_bytes(f"{slide_id}.tissue.png", as_png(pieces, about))
+
+    def export_features(self, session: Session, features: SlideFeatures, target: Target) -> None:
+        """Writes `<recipe>/<slide>.<variant>.png` for each variant of domains, `<recipe>/<slide>.<term>.png` for each term."""
+        rgb = self._below(session, features.slide_id)
+        for name, picture in overlay_images(features, rgb, self._side(rgb)):
+            key = f"{features.part}/{features.slide_id}.{name}.png"
+            target.put_bytes(key, as_png(picture, features.provenance))
+
+    def export_cohort(self, session: Session, recipe: Recipe, target: Target) -> None:
+        """Writes `<recipe>/mosaic.png`, where the cohort was laid out; its size is its own."""
+        from PIL import Image
+
+        found = read_mosaic(session, recipe.key)
+        if found is not None:
+            about = {"recipe": recipe.key, "cohort_map_digest": found.digest, "cells": found.cells}
+            with Image.open(io.BytesIO(found.picture)) as picture:
+                target.put_bytes(f"{recipe_part(recipe)}/mosaic.png", as_png(picture, about))
+
+    def _below(self, session: Session, slide_id: str) -> np.ndarray:
+        """The whole slide, uint8 (h, w, 3), at least as wide as the pictures shall be; from the slide where the thumbnail is small."""
+        rgb = thumbnail_of(session, slide_id)
+        if self.width is None or rgb.shape[1] >= self.width:
+            return rgb
+        with session.open_slide(slide_id) as slide:
+            found: np.ndarray = slide.thumbnail(self._side(rgb))
+            return found
+
+    def _side(self, rgb: np.ndarray) -> int:
+        """Longest side of a picture of this shape that has the wanted width."""
+        height, width = rgb.shape[:2]
+        return images.MAX_SIDE if self.width is None else min(MAX_SIDE, round(self.width * max(1.0, height / width)))
 
 
 def thumbnail_of(session: Session, slide_id: str) -> np.ndarray:
@@ -59,8 +101,8 @@ def thumbnail_of(session: Session, slide_id: str) -> np.ndarray:
     return rgb
 
 
-def tissue_picture(session: Session, slide_id: str, rgb: np.ndarray) -> bytes | None:
-    """The outlines of tissue on the thumbnail, WebP; None where it has not been looked for."""
+def tissue_image(session: Session, slide_id: str, rgb: np.ndarray, side: int = images.MAX_SIDE) -> Image | None:
+    """The outlines of tissue on the slide; None where it has not been looked for."""
     from shapely import from_geojson
 
     frame = session.tables.read("tissues", slide_id)
@@ -68,25 +110,38 @@ def tissue_picture(session: Session, slide_id: str, rgb: np.ndarray) -> bytes | 
         return None
     row = session.slide_row(slide_id)
     pieces = [from_geojson(text) for text in frame["geometry"]]
-    return overlays.tissue(rgb, pieces, (row["width_px"], row["height_px"]))
+    return overlays.tissue_image(rgb, pieces, (row["width_px"], row["height_px"]), side)
 
 
-def overlay_pictures(features: SlideFeatures, rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Name and WebP of every overlay: domains by variant, then the terms."""
+def tissue_picture(session: Session, slide_id: str, rgb: np.ndarray) -> bytes | None:
+    """The same, small, as WebP."""
+    found = tissue_image(session, slide_id, rgb)
+    return None if found is None else images.encode(found)
+
+
+def overlay_images(
+    features: SlideFeatures, rgb: np.ndarray, side: int = images.MAX_SIDE
+) -> Iterator[tuple[str, Image]]:
+    """Name and picture of every overlay: domains by variant, then the terms."""
     level0 = features.slide["width_px"], features.slide["height_px"]
     for variant, frame in features.domains.items():
         numbers, names = frame["domain"].fill_null(-1).to_numpy(), _names(frame)
-        yield variant, overlays.domains(rgb, features.tiles, numbers, level0, names)
+        yield variant, overlays.domains_image(rgb, features.tiles, numbers, level0, names, side)
     for term, column in features.term_columns().items():
         values = features.probability[:, features.terms.index(term)]
-        yield column, overlays.scores(rgb, features.tiles, values, level0, term, PROBABILITY)
+        yield column, overlays.scores_image(rgb, features.tiles, values, level0, term, PROBABILITY, side)
+
+
+def overlay_pictures(features: SlideFeatures, rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """The same, small, as WebP."""
+    return ((name, images.encode(picture)) for name, picture in overlay_images(features, rgb))
 
 
 def _names(frame: pl.DataFrame) -> dict[int, str | None]:
     return dict(frame.drop_nulls("domain").select("domain", "label").unique().iter_rows())
 
 
-def as_png(picture: bytes, about: Mapping[str, Any]) -> bytes:
+def as_png(picture: Image | np.ndarray, about: Mapping[str, Any]) -> bytes:
     """A picture as PNG that says in its text chunk `pathassets` what it shows."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -94,6 +149,6 @@ def as_png(picture: bytes, about: Mapping[str, Any]) -> bytes:
     note = PngInfo()
     note.add_itxt("pathassets", json.dumps({**about, "exported_by": f"pathassets {__version__}"}, default=str))
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(picture)) as image:
-        image.save(buffer, "PNG", pnginfo=note, optimize=True)
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    image.save(buffer, "PNG", pnginfo=note, optimize=True)
     return buffer.getvalue()

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pathassets.errors import ConfigError, PathassetsError, Reason
-from pathassets.exports import anndata_files, features, pictures, qupath, spatialdata_store, tables
+from pathassets.exports import anndata_files, features, qupath, spatialdata_store, tables
 from pathassets.exports.files import Target
 from pathassets.exports.gather import SlideFeatures, gather
+from pathassets.exports.pictures import Pictures
 from pathassets.recipes import Recipe
 from pathassets.steps.naming import one_slide, slide_ids
 from pathassets.steps.session import Session
 
 SlideExport = Callable[[Session, str, Target], None]
 FeatureExport = Callable[[Session, SlideFeatures, Target], None]
+CohortExport = Callable[[Session, Recipe, Target], None]
 T = TypeVar("T")
 
 # What would fail for every other slide too.
@@ -34,16 +36,24 @@ class Format:
         what: What is written, for people.
         slide: Writes what belongs to a slide as such.
         features: Writes what belongs to a slide under a recipe.
+        cohort: Writes what belongs to all slides under a recipe, where all are exported.
     """
 
     what: str
     slide: SlideExport | None = None
     features: FeatureExport | None = None
+    cohort: CohortExport | None = None
 
 
 def _alone(write: Callable[[SlideFeatures, Target], None]) -> FeatureExport:
     """A format that needs nothing but the features."""
     return lambda _, found, target: write(found, target)
+
+
+def _png(width: int | None) -> Format:
+    """Pictures of a width."""
+    made = Pictures(width)
+    return Format("overlays and mosaics", made.export_slide, made.export_features, made.export_cohort)
 
 
 FORMATS: dict[str, Format] = {
@@ -54,7 +64,7 @@ FORMATS: dict[str, Format] = {
     "tiatoolbox": Format("Zarr of TIAToolbox", features=_alone(features.export_tiatoolbox)),
     "spatialdata": Format("Zarr of SpatialData, as LazySlide opens it", features=spatialdata_store.export_spatialdata),
     "qupath": Format("GeoJSON of tissue, tiles, domains", qupath.export_tissue, qupath.export_features),
-    "png": Format("overlays", pictures.export_slide, pictures.export_features),
+    "png": _png(None),
 }
 TABLE_FORMATS = {"parquet": "tables, .parquet", "csv": "tables, .csv"}
 
@@ -76,14 +86,21 @@ class LeftOut:
     remedy: str
 
 
-def check_format(name: str) -> None:
-    """Refuses a format that there is not.
+def check_format(name: str, width: int | None = None) -> None:
+    """Refuses a format that there is not, and a width for what is no picture.
 
     Raises:
         ConfigError: With the names of those there are.
     """
     if name not in FORMATS and name not in TABLE_FORMATS:
         raise ConfigError(f"there is no format {name!r}", remedy=f"There are: {', '.join([*FORMATS, *TABLE_FORMATS])}.")
+    if width is not None and name != "png":
+        raise ConfigError("--width goes with png", remedy="Leave it out.")
+
+
+def format_of(name: str, width: int | None = None) -> Format:
+    """The format called `name`; pictures `width` px wide."""
+    return FORMATS[name] if width is None else _png(width)
 
 
 def chosen_slides(session: Session, names: Sequence[str]) -> list[str]:
@@ -128,6 +145,13 @@ def export_slides(
             if found is not None and form.features is not None:
                 _try(form.features, session, found, target, slide_id, left)
     return list(dict.fromkeys(left))
+
+
+def export_cohort(session: Session, form: Format, recipes: Sequence[Recipe], target: Target) -> None:
+    """Exports what belongs to all slides together, as far as it was made."""
+    for recipe in recipes if form.cohort is not None else ():
+        if form.cohort is not None:
+            form.cohort(session, recipe, target)
 
 
 def export_tables(

@@ -48,16 +48,22 @@ def thumbnail(rgb: Rgb) -> bytes:
 
 
 def tissue(rgb: Rgb, pieces: Iterable[BaseGeometry], level0: Size) -> bytes:
+    """See `tissue_image`."""
+    return images.encode(tissue_image(rgb, pieces, level0))
+
+
+def tissue_image(rgb: Rgb, pieces: Iterable[BaseGeometry], level0: Size, side: int = images.MAX_SIDE) -> Image:
     """Outlines of tissue and, in another colour, of its holes on the thumbnail.
 
     Args:
         rgb: Thumbnail.
         pieces: Polygons in level-0 px.
         level0: Width and height of the slide in level-0 px.
+        side: Longest side of the picture in px.
     """
     from PIL import Image, ImageDraw
 
-    small = images.shrink(rgb)
+    small = images.shrink(rgb, side)
     picture = Image.fromarray(small)
     draw = ImageDraw.Draw(picture)
     scale = np.array([small.shape[1] / level0[0], small.shape[0] / level0[1]])
@@ -66,7 +72,7 @@ def tissue(rgb: Rgb, pieces: Iterable[BaseGeometry], level0: Size) -> bytes:
             for hole in polygon.interiors:
                 _outline(draw, hole.coords, scale, palette.HOLE_OUTLINE)
             _outline(draw, polygon.exterior.coords, scale, palette.TISSUE_OUTLINE)
-    return images.encode(picture)
+    return picture
 
 
 def _outline(draw: object, coords: ArrayLike, scale: NDArray[np.float64], colour: str) -> None:
@@ -77,6 +83,18 @@ def _outline(draw: object, coords: ArrayLike, scale: NDArray[np.float64], colour
 def domains(
     rgb: Rgb, tiles: pl.DataFrame, labels: ArrayLike, level0: Size, names: Mapping[int, str | None] | None = None
 ) -> bytes:
+    """See `domains_image`."""
+    return images.encode(domains_image(rgb, tiles, labels, level0, names))
+
+
+def domains_image(
+    rgb: Rgb,
+    tiles: pl.DataFrame,
+    labels: ArrayLike,
+    level0: Size,
+    names: Mapping[int, str | None] | None = None,
+    side: int = images.MAX_SIDE,
+) -> Image:
     """Tiles in their domain's colour over the grey thumbnail, with a legend of domains, their names and shares.
 
     Args:
@@ -85,15 +103,16 @@ def domains(
         labels: (n,) domain of each tile; below 0 = none.
         level0: Width and height of the slide in level-0 px.
         names: What a domain is called, for instance its best term.
+        side: Longest side of the picture, without the legend, in px.
     """
     of = np.asarray(labels, dtype=np.int64)
-    painted = paint(rgb, tiles, palette.domain_rgb(of), level0, of >= 0)
+    painted = paint(rgb, tiles, palette.domain_rgb(of), level0, of >= 0, side)
     ids, counts = np.unique(of[of >= 0], return_counts=True)
     entries = [
         (palette.domain_colour(int(d)), domain_title(int(d), names) + f"  {100 * c / len(of):.0f} %")
         for d, c in zip(ids, counts, strict=True)
     ]
-    return images.encode(_with_legend(painted, entries))
+    return _with_legend(painted, entries)
 
 
 def domain_title(domain: int, names: Mapping[int, str | None] | None) -> str:
@@ -110,6 +129,19 @@ def scores(
     title: str,
     limits: tuple[float, float] | None = None,
 ) -> bytes:
+    """See `scores_image`."""
+    return images.encode(scores_image(rgb, tiles, values, level0, title, limits))
+
+
+def scores_image(
+    rgb: Rgb,
+    tiles: pl.DataFrame,
+    values: ArrayLike,
+    level0: Size,
+    title: str,
+    limits: tuple[float, float] | None = None,
+    side: int = images.MAX_SIDE,
+) -> Image:
     """Tiles coloured by a number over the grey thumbnail, with a scale below.
 
     Args:
@@ -119,13 +151,14 @@ def scores(
         level0: Width and height of the slide in level-0 px.
         title: Name of the number, for instance the term.
         limits: Ends of the colour scale; None = the 1st and 99th percentile, so that one odd tile does not rule it.
+        side: Longest side of the picture, without the scale, in px.
     """
     of = np.asarray(values, dtype=np.float64)
     low, high = limits or robust_limits(of)
     share = np.clip((of - low) / max(high - low, 1e-12), 0, 1)
     known = np.isfinite(of)
-    painted = paint(rgb, tiles, _ramp()[np.rint(np.where(known, share, 0) * 255).astype(int)], level0, known)
-    return images.encode(_with_scale(painted, images.plain(title), low, high))
+    painted = paint(rgb, tiles, _ramp()[np.rint(np.where(known, share, 0) * 255).astype(int)], level0, known, side)
+    return _with_scale(painted, images.plain(title), low, high)
 
 
 def robust_limits(values: NDArray[np.floating]) -> tuple[float, float]:
@@ -137,9 +170,11 @@ def robust_limits(values: NDArray[np.floating]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paint(rgb: Rgb, tiles: pl.DataFrame, colours: Rgb, level0: Size, shown: NDArray[np.bool_]) -> Rgb:
-    """Colours (n, 3) of the tiles that are `shown` (n,) over the grey thumbnail, at most `images.MAX_SIDE` px."""
-    small = images.shrink(rgb)
+def paint(
+    rgb: Rgb, tiles: pl.DataFrame, colours: Rgb, level0: Size, shown: NDArray[np.bool_], side: int = images.MAX_SIDE
+) -> Rgb:
+    """Colours (n, 3) of the tiles that are `shown` (n,) over the grey thumbnail, at most `side` px."""
+    small = images.shrink(rgb, side)
     grey = np.repeat(small.mean(axis=2, keepdims=True), 3, axis=2)
     tile = tile_at(tiles, level0, (small.shape[1], small.shape[0]))
     covered = (tile >= 0) & np.append(shown, False)[tile]

@@ -6,7 +6,7 @@ below (whoever shows the figure lays them there), a page of its own (`interactiv
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +74,13 @@ def slide_view(
     return figure
 
 
-def tile_map(xy: NDArray[np.floating], layer: Layer | None, marked: int | None = None, method: str = "") -> Figure:
+def tile_map(
+    xy: NDArray[np.floating],
+    layer: Layer | None,
+    marked: int | None = None,
+    method: str = "",
+    around: Sequence[tuple[float, float]] = (),
+) -> Figure:
     """Tiles as points in feature space, coloured as on the slide; those that the layer does not show are faint.
 
     Args:
@@ -82,6 +88,7 @@ def tile_map(xy: NDArray[np.floating], layer: Layer | None, marked: int | None =
         layer: The values of the same n tiles; None = all in one colour.
         marked: Row of the tile that is looked at.
         method: Named on the axes, as umap.
+        around: Corners of the line that was drawn around points.
     """
     from plotly.graph_objects import Figure
 
@@ -102,8 +109,21 @@ def tile_map(xy: NDArray[np.floating], layer: Layer | None, marked: int | None =
         yaxis={**axis, "title": {"text": f"{name} 2"}, "scaleanchor": "x"},
         margin={"l": 26, "r": 4, "t": 4, "b": 26},
         dragmode="lasso",
+        selections=[_line_around(around)] if len(around) > 2 else [],
     )
     return figure
+
+
+def _line_around(corners: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """A lasso as Plotly itself would have drawn it, so that the next one takes its place."""
+    path = "L".join(f"{x:.6g},{y:.6g}" for x, y in corners)
+    return {
+        "type": "path",
+        "path": f"M{path}Z",
+        "xref": "x",
+        "yref": "y",
+        "line": {"color": "#333333", "width": 1, "dash": "dot"},
+    }
 
 
 def _points(xy: NDArray[np.floating], shown: NDArray[np.bool_], marker: dict[str, Any]) -> Scattergl:

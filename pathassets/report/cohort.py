@@ -12,7 +12,7 @@ import polars as pl
 
 from pathassets import __version__
 from pathassets.core import palette
-from pathassets.errors import ConfigError
+from pathassets.errors import ConfigError, StoreError
 from pathassets.figures import images, overlays
 from pathassets.figures.maps import slide_map_image
 from pathassets.figures.slide_pictures import load_thumbnail
@@ -22,6 +22,7 @@ from pathassets.report.problems import problems
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.naming import slide_ids
 from pathassets.steps.session import Session
+from pathassets.store.census import readable
 
 THUMBNAIL_PX = 96
 THUMBNAIL_BYTES = 4_000
@@ -36,7 +37,7 @@ def cohort_report(session: Session) -> str:
     ids = slide_ids(session)
     if not ids:
         raise ConfigError("there are no slides in this study", remedy="Add some with `pathassets run PATH`.")
-    outcomes = session.tables.scan("outcomes").collect()
+    outcomes = readable(session.tables, "outcomes")
     sections = [_slides(session, ids, outcomes), problems(session, outcomes, of_many=True)]
     for recipe in session.study.recipes:
         sections += _recipe(session, recipe)
@@ -46,10 +47,10 @@ def cohort_report(session: Session) -> str:
 
 
 def _slides(session: Session, ids: list[str], outcomes: pl.DataFrame) -> Section:
-    tables = session.tables
-    area = dict(tables.scan("tissues").group_by("slide_id").agg(pl.col("area_mm2").sum()).collect().iter_rows())
-    tiles = dict(tables.scan("tiles").group_by("slide_id").len().collect().iter_rows())
-    slides = {row["slide_id"]: row for row in tables.scan("slides").collect().iter_rows(named=True)}
+    tissues = readable(session.tables, "tissues")
+    area = dict(tissues.group_by("slide_id").agg(pl.col("area_mm2").sum()).iter_rows())
+    tiles = _tiles(session)
+    slides = {row["slide_id"]: row for row in readable(session.tables, "slides").iter_rows(named=True)}
     worst = {slide_id: _worst(frame) for (slide_id,), frame in outcomes.group_by("slide_id")}
     rows = []
     for slide_id in ids:
@@ -57,6 +58,14 @@ def _slides(session: Session, ids: list[str], outcomes: pl.DataFrame) -> Section
         values = (row.get("mpp"), area.get(slide_id), tiles.get(slide_id), worst.get(slide_id, "not made yet"))
         rows.append([Cell(slide_id, picture=_small(session, slide_id)), *map(Cell, values)])
     return Section("Slides", table=Table(("slide", "µm per px", "tissue, mm²", "tiles", "status"), rows))
+
+
+def _tiles(session: Session) -> dict[str, int]:
+    """Tiles of each slide; millions of rows are counted without reading them, unless a file is damaged."""
+    try:
+        return dict(session.tables.scan("tiles").group_by("slide_id").len().collect().iter_rows())
+    except (StoreError, pl.exceptions.PolarsError):
+        return dict(readable(session.tables, "tiles").group_by("slide_id").len().iter_rows())
 
 
 def _small(session: Session, slide_id: str) -> bytes | None:
@@ -78,7 +87,7 @@ def _recipe(session: Session, recipe: Recipe) -> Iterator[Section]:
             for method in points["method"].unique(maintain_order=True)
         ]
     of = pl.col("recipe") == recipe.key
-    embeddings = session.tables.scan("embeddings").filter(of).collect()
+    embeddings = readable(session.tables, "embeddings").filter(of)
     weights = embeddings["weights_sha256"].drop_nulls().unique().sort().to_list()
     named = {
         "encoder": recipe.encoder,
@@ -88,7 +97,7 @@ def _recipe(session: Session, recipe: Recipe) -> Iterator[Section]:
     }
     mixed = "Slides were made with different weights: their vectors do not compare." if len(weights) > 1 else ""
     yield Section(recipe.key, mixed, facts(named), pictures)
-    summary = session.tables.scan("domain_summary").filter(of).sort("slide_id", "variant", "domain").collect()
+    summary = readable(session.tables, "domain_summary").filter(of).sort("slide_id", "variant", "domain")
     for (variant,), frame in summary.group_by("variant", maintain_order=True):
         yield Section(f"Domains of each slide ({variant})", table=_domains(frame), level=3)
 
@@ -105,7 +114,7 @@ def _domains(frame: pl.DataFrame) -> Table:
 
 
 def _encoders(session: Session) -> Iterator[Section]:
-    cards = session.tables.scan("encoders").collect()
+    cards = readable(session.tables, "encoders")
     named = {recipe.encoder for recipe in session.study.recipes}
     used = cards.filter(pl.col("name").is_in(list(named))).to_dicts()
     columns = ("name", "dim", "description", "licence", "citation", "sha256")

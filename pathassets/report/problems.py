@@ -14,6 +14,7 @@ import polars as pl
 
 from pathassets.report.page import Section, records
 from pathassets.steps.session import Session
+from pathassets.store.census import readable
 
 _COLUMNS = ("step", "recipe", "status", "reason", "message", "remedy")
 
@@ -30,7 +31,7 @@ def problems(session: Session, outcomes: pl.DataFrame, *, of_many: bool = False)
     odd = outcomes.filter(pl.col("reason").is_not_null()).sort("slide_id", "step")
     if odd.is_empty():
         return Section(title, "Nothing: every step went well.")
-    paths = dict(session.tables.scan("slides").select("slide_id", "path").collect().iter_rows())
+    paths = dict(readable(session.tables, "slides").select("slide_id", "path").iter_rows())
     home = str(session.study.home)
     rows = [_without_paths(row, paths.get(row["slide_id"]), home) for row in odd.iter_rows(named=True)]
     columns: Sequence[str] = ("slide_id", *_COLUMNS) if of_many else _COLUMNS

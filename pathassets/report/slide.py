@@ -86,7 +86,7 @@ def _about(session: Session, slide_id: str, row: dict[str, Any]) -> Iterator[Sec
 
 def _recipes(session: Session, slide_id: str) -> list[Recipe]:
     """The study's recipes, and those of features that were adopted for this slide."""
-    adopted = adopted_recipes(session)
+    adopted = adopted_recipes(session, slide_id)
     here = [r for r in adopted if session.tables.exists("embeddings", slide_id, recipe_part(r))]
     return [*session.study.recipes, *here]
 

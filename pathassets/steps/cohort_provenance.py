@@ -1,6 +1,6 @@
 """Cohort provenance: the same account for what belongs to the whole study: terms, slide maps, the snapshot.
 
-Belongs here: `term_embeddings`, `slide_map`, `results`. Does not belong: a slide's assets (`provenance`).
+Belongs here: `term_embeddings`, `slide_map`, `cohort_map`, `results`. Does not belong: a slide's assets (`provenance`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import polars as pl
 
 from pathassets.errors import PathassetsError, StoreError
 from pathassets.recipes import Recipe
+from pathassets.steps import cohort_map
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.provenance import NOT_RECORDED, Account, Change, Looking, State, option_changes
 from pathassets.steps.slide_map import current_vectors, map_digest, map_options
@@ -30,6 +31,7 @@ def cohort_accounts(session: Looking) -> dict[str, Callable[[], Account]]:
     found: dict[str, Callable[[], Account]] = {}
     for recipe in session.study.recipes:
         found[f"{recipe.key}/slide_map"] = partial(map_account, session, recipe)
+        found[f"{recipe.key}/cohort_map"] = partial(tile_map_account, session, recipe)
         if recipe.text.terms:
             found[f"{recipe.key}/term_embeddings"] = partial(terms_account, session, recipe)
     return {**found, "results": partial(results_account, session)}
@@ -67,10 +69,32 @@ def map_account(session: Looking, recipe: Recipe) -> Account:
     if map_digest(recipe, vectors) == first["digest"]:
         return _account(asset, first, State.CURRENT, holds, inputs=shown)
     now = dict(vectors.select("slide_id", "embeddings_digest").iter_rows())
-    changes = tuple(Change(slide, shown.get(slide), now.get(slide)) for slide in sorted({*shown, *now})
-                    if shown.get(slide) != now.get(slide))  # fmt: skip
-    changes = changes or option_changes(first, map_options(recipe), {"slides": len(now)})
+    changes = _other_slides(shown, now) or option_changes(first, map_options(recipe), {"slides": len(now)})
     return _account(asset, first, State.CHANGED, holds, changes, remedy=COHORT, inputs=shown)
+
+
+def tile_map_account(session: Looking, recipe: Recipe) -> Account:
+    """The account of a recipe's cohort map; it is made from the embeddings of each slide on it."""
+    asset = f"{recipe.key}/cohort_map"
+    frame = _read(session, "cohort_map", recipe)
+    if not isinstance(frame, pl.DataFrame):
+        return _absent(asset, frame)
+    first = frame.row(0, named=True)
+    shown = dict(frame.select("slide_id", "embeddings_digest").unique(maintain_order=True).iter_rows())
+    holds = {"slides": len(shown), "tiles": frame.height, "method": first["method"]}
+    rows = cohort_map.current_embeddings(session, recipe)
+    if cohort_map.map_digest(recipe, rows) == first["digest"]:
+        return _account(asset, first, State.CURRENT, holds, inputs=shown)
+    now = dict(rows.filter(pl.col("n_tiles") > 0).select("slide_id", "digest").iter_rows())
+    sizes = {"slides": len(now), "tiles": frame.height}
+    changes = _other_slides(shown, now) or option_changes(first, cohort_map.map_options(), sizes)
+    return _account(asset, first, State.CHANGED, holds, changes, remedy=COHORT, inputs=shown)
+
+
+def _other_slides(shown: dict[str, str], now: dict[str, str]) -> tuple[Change, ...]:
+    """Slides whose embeddings are others than those that a map shows."""
+    slides = (slide for slide in sorted({*shown, *now}) if shown.get(slide) != now.get(slide))
+    return tuple(Change(slide, shown.get(slide), now.get(slide)) for slide in slides)
 
 
 def results_account(session: Looking) -> Account:

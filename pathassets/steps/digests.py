@@ -25,6 +25,7 @@ _OTHER_COLUMNS = (
     ("embeddings", "weights_sha256", "the encoder's weights"),
     ("term_embeddings", "digest", "the recipe's term embeddings"),
     ("slide_map", "digest", "the recipe's slide map"),
+    ("cohort_map", "digest", "the recipe's cohort map"),
 )
 _STEP_OF = {"slides": "slide"}
 
@@ -70,7 +71,7 @@ def _candidates(session: Session) -> Iterator[tuple[str | None, str, str | None,
     for table, column, what in _OTHER_COLUMNS:
         frame = readable(session.tables, table)
         for row in frame.select({"slide_id", "recipe", column} & set(frame.columns)).iter_rows(named=True):
-            slide_id = row.get("slide_id") if table != "slide_map" else None
+            slide_id = row.get("slide_id") if table not in ("slide_map", "cohort_map") else None
             asset = "/".join(filter(None, (row.get("recipe"), _STEP_OF.get(table, table))))
             yield row[column], what, slide_id, asset
 

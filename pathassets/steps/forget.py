@@ -1,6 +1,7 @@
 """Forget: everything that the study holds of one slide removed; the slide's file stays.
 
-Belongs here: rows, arrays, masks, pictures. Does not belong: Dagster's partition (`defs/event_log.py`), the snapshot.
+Belongs here: rows, arrays, masks, pictures, drawings that were imported, reports. Does not belong: Dagster's partition
+(`defs/event_log.py`), the snapshot, files that were exported.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from typing import Any
 import polars as pl
 
 from pathassets.slides.places import is_uri
+from pathassets.steps.annotations import FOLDER as ANNOTATIONS
+from pathassets.steps.annotations import annotation_path
 from pathassets.steps.naming import find_slides, one_slide
 from pathassets.steps.session import Session
 from pathassets.store import layout
 from pathassets.store.census import readable
+from pathassets.store.local_root import translated
 from pathassets.store.schema import TABLES
 
 LOCK_SECONDS = 10.0
+REPORTS = "reports"
+"""Folder of a home in which reports lie (`report/folder`)."""
 
 
 def known_slide(session: Session, text: str, partitions: Collection[str] = ()) -> str:
@@ -33,7 +39,7 @@ def known_slide(session: Session, text: str, partitions: Collection[str] = ()) -
 
 
 def what_goes(session: Session, slide_id: str) -> dict[str, dict[str, Any]]:
-    """Files and MB by what they are: tables, arrays, masks, figures."""
+    """Files and MB by what they are: tables, arrays, masks, figures, annotations, reports."""
     found = {}
     for name, prefixes in {
         "tables": _table_prefixes(slide_id),
@@ -42,21 +48,31 @@ def what_goes(session: Session, slide_id: str) -> dict[str, dict[str, Any]]:
         entries = [entry for prefix in prefixes for entry in session.root.entries(prefix)]
         if entries:
             found[name] = {"files": len(entries), "MB": sum(entry.size for entry in entries) / 1e6}
+    for name, path in _beside(session, slide_id).items():
+        if path.is_file():
+            found[name] = {"files": 1, "MB": path.stat().st_size / 1e6}
     return found
 
 
 def forget(session: Session, slide_id: str) -> None:
-    """Removes all that the store holds of a slide, under its lock.
+    """Removes all that the study holds of a slide, under its lock.
 
     The row of `slides` goes first: where this is killed, what is left belongs to no slide, is not published, and goes with the
-    next `forget` or by age.
+    next `forget` or by age. A drawing goes after the tissue that was made from it, so that at no moment there is tissue whose
+    origin is gone; were it kept, the same slide registered again would silently be given it.
 
     Raises:
-        StoreError: `locked`: somebody is working on the slide.
+        StoreError: `locked`: somebody is working on the slide; `store_read_only`.
     """
     with session.root.lock(layout.slide_lock(slide_id), LOCK_SECONDS):
         for prefix in [*_table_prefixes(slide_id), *(f"{folder}/{slide_id}" for folder in layout.SLIDE_FOLDERS)]:
             session.root.delete(prefix)
+        for path in _beside(session, slide_id).values():
+            with translated(f"remove {path}"):
+                path.unlink(missing_ok=True)
+    for key in session.root.keys(f"figures/{layout.STUDY}"):
+        if key.endswith(layout.MOSAIC_ENDING) and f'"{slide_id}"'.encode() in (session.root.read_if_there(key) or b""):
+            session.root.delete(key)  # tiles of it can be seen there; the next night makes another one
     for table in (spec.name for spec in TABLES.values() if spec.study and "slide_id" in spec.names):
         for key in session.tables.keys(table):
             _without(session, table, layout.table_part(key), slide_id)
@@ -73,6 +89,12 @@ def comes_back(session: Session, slide_id: str) -> str | None:
                     f"{path} is in the inbox or in slides.csv: the next run registers it again unless it is moved away"
                 )
     return None
+
+
+def _beside(session: Session, slide_id: str) -> dict[str, Path]:
+    """Files about a slide that lie in the study's home, outside the store."""
+    home = session.study.home
+    return {ANNOTATIONS: annotation_path(home, slide_id), REPORTS: home / REPORTS / f"{slide_id}.html"}
 
 
 def _table_prefixes(slide_id: str) -> list[str]:

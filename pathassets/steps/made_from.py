@@ -43,6 +43,7 @@ LIBRARIES = {
 }  # fmt: skip
 TERMS_LIBRARIES = ("numpy", *_NETWORK)
 MAP_LIBRARIES = ("numpy", "scikit-learn", "umap-learn", "pynndescent")
+COHORT_MAP_LIBRARIES = (*MAP_LIBRARIES, "scanpy", "anndata", "scipy", "zarr")
 
 
 def options_of(node: Node) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pathassets.store.census import take_census
 from pathassets.store.verify import Finding
 
 RUN = "`pathassets run` makes it."
+IMPORT_AGAIN = "No run makes it; `pathassets import` takes in another file."
 NOT_RECORDED = "was not recorded by the version that made it"
 _ROW = ("uri", "n_tiles", "n_bad_tiles", "dim", "dtype", "tile_px", "mpp", "precision", "precision_cosine",
         "precision_max_rel_error", "compiled", "batch_size", "device", "encoder", "weights_sha256",
@@ -42,6 +43,7 @@ class State(StrEnum):
     FAILED = "failed"
     DAMAGED = "damaged"
     NOT_ASKED = "not asked for"
+    ADOPTED = "adopted"
     UNTOLD = "cannot be told"
 
 
@@ -157,11 +159,18 @@ class SlideBook:
         if not outcome.usable:
             return told
         if node is None:
-            why = "nothing in pathassets.toml asks for it any more"
-            return replace(
-                told, state=State.NOT_ASKED, why=why, remedy="Name its recipe there again to keep it current."
-            )
+            return self._unasked(told)
         return self._compared(told, node, outcome)
+
+    def _unasked(self, told: Account) -> Account:
+        """Of what no recipe of the settings asks for: adopted, made of what was adopted, or left over."""
+        if told.options.get("adopted_from"):
+            return replace(told, state=State.ADOPTED, why=_adopted_from(told), remedy=told.remedy or IMPORT_AGAIN)
+        adopted = next((parent for parent in told.upstream if parent.state is State.ADOPTED), None)
+        if adopted is not None:
+            return replace(told, state=State.ADOPTED, why=f"made here of what was adopted: {_adopted_from(adopted)}")
+        why = "nothing in pathassets.toml asks for it any more"
+        return replace(told, state=State.NOT_ASKED, why=why, remedy="Name its recipe there again to keep it current.")
 
     def _upstream(self, node: Node | None, outcome: Outcome | None) -> tuple[Account, ...]:
         """Of an asset that nobody asks for any more, what it was made from as it was recorded."""
@@ -241,6 +250,12 @@ def option_changes(row: Mapping[str, Any], options: Mapping[str, Any], inputs: M
     now = json.loads(json.dumps({**options, **inputs}, default=str))  # as it would be recorded
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     return tuple(Change(name, before.get(name), now.get(name)) for name in names)
+
+
+def _adopted_from(account: Account) -> str:
+    """Which file adopted results came from, by the hash that says whether it is still the same one."""
+    options, sha256 = account.options, account.inputs.get("file_sha256", "?")
+    return f"{options['adopted_from']} file with sha256 {sha256}, said to be made by {options.get('encoder', 'nobody knows what')}"
 
 
 def _told(asset: str, outcome: Outcome, upstream: tuple[Account, ...], holds: dict[str, Any]) -> Account:

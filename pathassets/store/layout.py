@@ -29,6 +29,7 @@ RESULTS = "results.duckdb"
 PUBLISHED = ".published.json"
 SHARED_PART = "part"
 STUDY = "study"
+MOSAIC_ENDING = ".mosaic.json"
 SCHEMA_KEY = "__schema__/schema.parquet"
 
 _SLIDE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
@@ -185,6 +186,11 @@ def figure_key(slide_id: str | None, name: str) -> str:
 def thumbnail_key(slide_id: str) -> str:
     """The slide's thumbnail."""
     return figure_key(slide_id, "thumbnail.jpg")
+
+
+def mosaic_key(recipe: str) -> str:
+    """The mosaic of a recipe's cohort map."""
+    return figure_key(None, f"{recipe_part(recipe)}{MOSAIC_ENDING}")
 
 
 def cache_key(kind: str, token: str) -> str:

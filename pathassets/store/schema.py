@@ -347,12 +347,30 @@ _SLIDE_MAP = TableSpec(
     study=True,
 )
 
+_COHORT_MAP = TableSpec(
+    "cohort_map",
+    "Tiles of all slides laid out together in two dimensions: a sample, the same number of each slide",
+    ("slide_id", "recipe", "tile_id"),
+    (
+        _SLIDE,
+        _TILE,
+        _RECIPE,
+        Column("method", TEXT, "umap; pca where there are too few tiles"),
+        Column("x", FLOAT, "First coordinate; only distances mean something"),
+        Column("y", FLOAT, "Second coordinate"),
+        _FROM,
+        *_MADE_FROM,
+        *_MADE_BY,
+    ),
+    study=True,
+)
+
 # In the order in which the snapshot takes them: derived tables after `embeddings`.
 TABLES: dict[str, TableSpec] = {
     spec.name: spec
     for spec in (
         _SLIDES, _TISSUES, _TILES, _EMBEDDINGS, _SLIDE_VECTORS, _DOMAINS, _DOMAIN_SUMMARY, _TEXT_SCORES,
-        _OUTCOMES, _TIMINGS, _DERIVED_ARRAYS, _ENCODERS, _TERM_EMBEDDINGS, _SLIDE_MAP,
+        _OUTCOMES, _TIMINGS, _DERIVED_ARRAYS, _ENCODERS, _TERM_EMBEDDINGS, _SLIDE_MAP, _COHORT_MAP,
     )
 }  # fmt: skip
 

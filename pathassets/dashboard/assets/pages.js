@@ -63,6 +63,9 @@
         },
 
         lasso: (selected, before) => {
+            if (selected && !selected.lassoPoints && !selected.range) {
+                return same(); // Plotly tells what lies in a line that came with the figure, without the line
+            }
             let corners = null;
             if (selected && selected.lassoPoints) {
                 const { x, y } = selected.lassoPoints;
@@ -75,7 +78,13 @@
             return JSON.stringify(corners) === JSON.stringify(before) ? same() : corners;
         },
 
-        clear: (clicks) => (clicks ? [null, null] : [same(), same()]),
+        clear: (clicks) => {
+            const graph = document.querySelector("#slide-map .js-plotly-plot");
+            if (clicks && graph) {
+                window.Plotly.relayout(graph, { selections: [] });
+            }
+            return clicks ? [null, null] : [same(), same()];
+        },
 
         remember_slide: (view, layer, scale, opacity, least, outline, method, tile, lasso) => {
             const score = isScore(layer);
@@ -116,6 +125,16 @@
         },
     };
 
+    clientside.pathassets.choose_tile = (click) => {
+        const found = click && click.points && click.points[0] && click.points[0].customdata;
+        if (found) {
+            const view = document.querySelector("select[name=recipe]");
+            const query = new URLSearchParams({ tile: found[1], ...(view ? { view: view.value } : {}) });
+            window.location.assign(`/slide/${encodeURIComponent(found[0])}?${query}`);
+        }
+        return same();
+    };
+
     window.pathassets = { remember };
 
     /* -- cells ----------------------------------------------------------------------------------------------------- */
@@ -130,6 +149,7 @@
     };
 
     const element = (...parts) => window.React.createElement(...parts);
+    const elsewhere = { target: "_blank", rel: "noopener" };
     const cells = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
     cells.Thumbnail = (props) =>
         props.data.thumbnail
@@ -141,6 +161,13 @@
         props.value ? element("span", { className: "is-flagged" }, String(props.value).replaceAll("_", " ")) : "";
     cells.Status = (props) => {
         const text = props.value || "not tried";
-        return element("span", { className: `is-${text.split(":")[0].replace(" ", "-")}`, title: text }, text.replaceAll("_", " "));
+        const shown = { className: `is-${text.split(":")[0].replace(" ", "-")}`, title: text };
+        if (props.value && props.asset) {
+            const href = `${props.asset}?view=partitions&partition=${encodeURIComponent(props.data.slide_id)}`;
+            return element("a", { ...shown, ...elsewhere, href, title: `${text}, in Dagster` }, text.replaceAll("_", " "));
+        }
+        return element("span", shown, text.replaceAll("_", " "));
     };
+    cells.Run = (props) =>
+        props.value ? element("a", { ...elsewhere, href: props.runs + encodeURIComponent(props.value), title: "in Dagster" }, props.value.slice(0, 8)) : "";
 })();

@@ -1,6 +1,7 @@
-"""The page of slides as points: who is alike, and what each is made of.
+"""The page of the cohort: slides as points, tiles as a mosaic and as points, what each slide is made of.
 
-Belongs here: the map, shares of domains, nearest slides. Does not belong: figures (`figures/maps`, `figures/shares`).
+Belongs here: the maps, shares of domains, nearest slides. Does not belong: figures (`figures/maps`, `figures/mosaic`,
+`figures/shares`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from pathassets.dashboard import parts, search
 from pathassets.dashboard.catalog import Catalog
 from pathassets.dashboard.parts import Context, Query
-from pathassets.figures import maps, shares
+from pathassets.figures import maps, mosaic, shares
+from pathassets.figures.cohort_pictures import read_mosaic
 
 NEAREST = 8
+MOSAIC, POINTS = "atlas-mosaic", "atlas-tiles"
 # Beyond this many values a colour for each says nothing.
 MAX_GROUPS = 24
 _OWN = ("vendor", "objective_power", "mpp_origin")
@@ -36,12 +39,13 @@ def layout(context: Context, rest: str, query: Query) -> Any:
         html.H1("Atlas"),
         _form(recipes, recipe, columns, colour, slide_id),
         html.Div([_map(catalog, recipe, colour), _nearest(catalog, recipe, slide_id)], className="two"),
+        _tiles(context, recipe, colour),
         _shares(catalog, recipe),
     ]
 
 
 def register(app: Dash, context: Context) -> None:
-    """A click on a slide asks for its neighbours: another address."""
+    """A click on a slide asks for its neighbours, one on a tile for its slide: another address."""
     app.clientside_callback(
         ClientsideFunction("pathassets", "choose_slide"),
         Output("atlas-map", "className"),
@@ -49,6 +53,14 @@ def register(app: Dash, context: Context) -> None:
         State("atlas-map", "className"),
         prevent_initial_call=True,
     )
+    for name in (MOSAIC, POINTS):
+        app.clientside_callback(
+            ClientsideFunction("pathassets", "choose_tile"),
+            Output(name, "className"),
+            Input(name, "clickData"),
+            State(name, "className"),
+            prevent_initial_call=True,
+        )
 
 
 def _recipes(catalog: Catalog) -> list[str]:
@@ -105,6 +117,45 @@ def _nearest(catalog: Catalog, recipe: str, slide_id: str | None) -> html.Sectio
     if not rows:
         return html.Section([title, html.P("No other slide has a mean vector by this recipe.", className="quiet")])
     return html.Section([title, parts.table(["", "Slide", "Cosine of mean vectors"], rows)])
+
+
+def _tiles(context: Context, recipe: str, colour: str | None) -> html.Section:
+    """A sample of all slides' tiles: their pictures where they lie, and the same map as points."""
+    parts_of_it = [part for part in (_mosaic(context, recipe), _points(context.catalog, recipe, colour)) if part]
+    if not parts_of_it:
+        told = parts.commands('Not laid out yet: `pathassets run --select "*"` does it, and so does the night.')
+        return html.Section([html.H2("Tiles of all slides"), html.P(told, className="quiet")])
+    about = "A sample of every slide's tiles, laid out by UMAP: near tiles look alike. A click leads to the slide."
+    body = html.Div(parts_of_it, className="halves")
+    return html.Section([html.H2("Tiles of all slides"), html.P(about, className="quiet"), body])
+
+
+def _mosaic(context: Context, recipe: str) -> html.Div | None:
+    found = read_mosaic(context.catalog.session, recipe)
+    known = set(context.catalog.slides()["slide_id"])
+    if found is None or not {slide for _, _, slide, _, _ in found.cells} <= known:
+        return None  # it shows a slide that has been forgotten since
+    source = parts.address(f"/picture/mosaic/{recipe}.webp", of=found.digest[:12])
+    figure = mosaic.mosaic_figure(source, found.shape, found.cells)
+    graph = dcc.Graph(id=MOSAIC, figure=figure, config=parts.MAP_CONFIG, className="map")
+    unread = f" {found.unread} tiles could not be read." if found.unread else ""
+    told = html.P(f"One tile for each place that has any.{unread}", className="quiet")
+    return html.Div([graph, told])
+
+
+def _points(catalog: Catalog, recipe: str, colour: str | None) -> html.Div | None:
+    points = catalog.frame("SELECT slide_id, tile_id, x, y FROM results.cohort_map WHERE recipe = ?", recipe)
+    if points.is_empty():
+        return None
+    slides = points["slide_id"].n_unique()
+    by = colour or ("slide_id" if slides <= MAX_GROUPS else "all")
+    if by == "all":
+        points = points.with_columns(all=pl.lit("all slides"))
+    elif by != "slide_id":
+        points = points.join(catalog.slides().select("slide_id", by), on="slide_id", how="left", maintain_order="left")
+    figure = mosaic.cohort_points(points, by)
+    graph = dcc.Graph(id=POINTS, figure=figure, config=parts.MAP_CONFIG, className="map")
+    return html.Div([graph, html.P(f"{len(points):,} tiles of {slides:,} slides.", className="quiet")])
 
 
 def _shares(catalog: Catalog, recipe: str) -> html.Section | None:

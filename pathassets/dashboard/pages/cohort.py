@@ -12,6 +12,8 @@ import polars as pl
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from pathassets.dashboard import cohort, parts
+from pathassets.dashboard.catalog import tiling_of
+from pathassets.dashboard.dagster_links import Dagster
 from pathassets.dashboard.parts import Context, Query
 from pathassets.steps.nodes import Step
 
@@ -53,7 +55,7 @@ def layout(context: Context, rest: str, query: Query) -> Any:
         html.P(_summary(frame), className="summary"),
         parts.grid(
             GRID,
-            _columns(frame, recipe),
+            _columns(frame, recipe, Dagster(catalog.study)),
             frame.to_dicts(),
             rowHeight=ROW_PX,
             quickFilterText=query.get("q", ""),
@@ -111,7 +113,7 @@ def _summary(frame: pl.DataFrame) -> str:
     return ", ".join(told)
 
 
-def _columns(frame: pl.DataFrame, recipe: str | None) -> list[dict[str, Any]]:
+def _columns(frame: pl.DataFrame, recipe: str | None, dagster: Dagster) -> list[dict[str, Any]]:
     numbers = (
         ("width_mm", "Width (mm)"), ("height_mm", "Height (mm)"), ("mpp", "Resolution (µm/px)"),
         ("tissue_mm2", "Tissue (mm²)"), ("tiles", "Tiles"), ("domains", "Domains"), ("inked_percent", "Inked tiles (%)"),
@@ -138,7 +140,11 @@ def _columns(frame: pl.DataFrame, recipe: str | None) -> list[dict[str, Any]]:
         {"field": name, "headerName": name.removeprefix("label_").replace("_", " "), "minWidth": 100} for name in labels
     ]
     found += [
-        {"field": f"step_{step}", "headerName": str(step).replace("_", " "), "cellRenderer": "Status", "minWidth": 90}
+        {"field": f"step_{step}", "headerName": str(step).replace("_", " "), "cellRenderer": "Status", "minWidth": 90,
+         "cellRendererParams": {"asset": dagster.asset(step, tiling_of(recipe or ""), recipe)}}
         for step in Step
-    ]
+    ]  # fmt: skip
+    if dagster.url and frame["run"].null_count() < len(frame):
+        found.append({"field": "run", "headerName": "Last run", "cellRenderer": "Run", "minWidth": 90,
+                      "cellRendererParams": {"runs": dagster.run("")}})  # fmt: skip
     return [*found, {"field": "vendor", "headerName": "Scanner"}, {"field": "file", "headerName": "File"}]

@@ -12,6 +12,7 @@ from dash import Dash, dcc, html
 from pathassets.core import palette
 from pathassets.dashboard import parts
 from pathassets.dashboard.catalog import tiling_of
+from pathassets.dashboard.dagster_links import Dagster, linked
 from pathassets.dashboard.layers import SCALES, Choice
 from pathassets.dashboard.pages import slide_events
 from pathassets.dashboard.parts import Context, Query
@@ -195,12 +196,15 @@ def _remedy(context: Context, slide_id: str) -> str:
 
 def _outcomes(context: Context, slide_id: str) -> html.Section:
     frame = context.catalog.outcomes(slide_id)
+    dagster = Dagster(context.catalog.study)
     rows = [
-        [row["step"].replace("_", " "), row["recipe"] or row["tiling"] or "", html.Span(row["status"], className=f"is-{row['status']}"),
-         row["reason"] or "", row["remedy"] or "", parts.number(row["seconds"], "s", 3)]
+        [linked(row["step"].replace("_", " "), dagster.asset(row["step"], row["tiling"], row["recipe"], slide_id), "in Dagster"),
+         row["recipe"] or row["tiling"] or "", html.Span(row["status"], className=f"is-{row['status']}"),
+         row["reason"] or "", row["remedy"] or "", parts.number(row["seconds"], "s", 3),
+         *([linked((row["run_id"] or "")[:8], dagster.run(row["run_id"]), "in Dagster")] if dagster.url else [])]
         for row in frame.iter_rows(named=True)
     ]  # fmt: skip
-    header = ["Step", "Of", "Status", "Reason", "What to do", "Took"]
+    header = ["Step", "Of", "Status", "Reason", "What to do", "Took", *(["Run"] if dagster.url else [])]
     body = (
         parts.table(header, rows) if rows else html.P(parts.commands("Nothing has been tried; `pathassets run` does."))
     )

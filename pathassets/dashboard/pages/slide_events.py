@@ -42,7 +42,9 @@ def register(app: Dash, context: Context) -> None:
         Output("slide-graph", "figure"), Output("slide-about", "children"), view, layer, scale, least,
         Input("slide-outline", "value"), lasso, tile, State("slide-opacity", "value"), State("slide-method", "value"), _SLIDE,
     )(events.picture)  # fmt: skip
-    app.callback(Output("slide-map", "figure"), view, layer, scale, least, method, tile, _SLIDE)(events.map)
+    app.callback(
+        Output("slide-map", "figure"), view, layer, scale, least, method, tile, State("slide-lasso", "data"), _SLIDE
+    )(events.map)
     app.callback(
         Output("slide-tile", "data"), Input("slide-graph", "clickData"), Input("slide-map", "clickData"),
         State("slide-view", "value"), State("slide-method", "value"), _SLIDE, prevent_initial_call=True,
@@ -121,14 +123,16 @@ class Events:
         least: int,
         method: str,
         tile: int | None,
+        lasso: Any,
         slide: dict[str, Any],
     ) -> Any:
-        """The slide's tiles in feature space."""
+        """The slide's tiles in feature space, with the line that was drawn around some."""
         places = self._places(slide, view, method)
         if places is None:
             return no_update
         layer, _ = self._layer(slide, view, key, scale, least)
-        figure = slide_view.tile_map(places.xy, layer, _row_of(self._tiles(slide, view), tile), places.method.upper())
+        marked = _row_of(self._tiles(slide, view), tile)
+        figure = slide_view.tile_map(places.xy, layer, marked, places.method.upper(), _drawn(lasso))
         return figure.update_layout(uirevision=f"{view} {places.method}")
 
     def click(self, on_slide: Any, on_map: Any, view: str | None, method: str, slide: dict[str, Any]) -> Any:
@@ -228,7 +232,7 @@ class Events:
         places = self._places(slide, view, method) if isinstance(lasso, list) and lasso else None
         if places is None:
             return None
-        return inside(places.xy, [(float(x), float(y)) for x, y in lasso[:500]])
+        return inside(places.xy, _drawn(lasso))
 
     def _values(self, slide_id: str, view: str, tile: dict[str, Any]) -> list[tuple[str, str]]:
         """Domain and terms by the recipe, then the numeric columns of `tiles`."""
@@ -262,6 +266,11 @@ class Events:
         from shapely import from_geojson
 
         return [from_geojson(text) for text in self._catalog.outlines(slide_id)]
+
+
+def _drawn(lasso: Any) -> list[tuple[float, float]]:
+    """The corners of what was drawn on the map; nothing for nothing."""
+    return [(float(x), float(y)) for x, y in lasso[:500]] if isinstance(lasso, list) else []
 
 
 def _row_of(tiles: pl.DataFrame, tile_id: int | None) -> int | None:
