@@ -283,7 +283,7 @@ def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Reci
             raise ValueError(f"recipe asks for tiling {tiling!r}; there are {', '.join(sorted(tilings))}")
         item["tiling"] = tilings[tiling]
     shared = {"text": {"terms": DEFAULT_TERMS}}
-    for part in ("embeddings", "vectors", "domains", "text"):
+    for part in ("embeddings", "predictions", "vectors", "domains", "text"):
         item[part] = {**shared.get(part, {}), **_plain(data.get(part)), **_plain(item.get(part))}
     if item.get("weights"):
         item["weights"] = str((Path(data["home"]) / str(item["weights"])).expanduser())

@@ -169,6 +169,8 @@ class EmbeddingOptions(Options):
         dtype: Type on disk.
         shard_rows: Tiles per shard file; a crash costs at most one shard.
         max_bad_tiles: The slide fails when a larger share of its tiles cannot be read.
+        include_preds: Also keep the encoder's classifier and what it says of each tile (table `predictions`).
+        dense: Also keep every tile's patch tokens, or the last map, of which there are many (table `patch_tokens`).
     """
 
     batch_size: int = Field(default=64, ge=1, le=8192)
@@ -177,6 +179,32 @@ class EmbeddingOptions(Options):
     dtype: Literal["float16", "float32"] = "float16"
     shard_rows: int = Field(default=512, ge=16, le=65536)
     max_bad_tiles: float = Field(default=0.05, ge=0, le=1)
+    include_preds: bool = False
+    dense: bool = False
+
+    def made_from(self) -> dict[str, Any]:
+        """What of this decides which numbers there are: batch and shard size are how, not what."""
+        asked = {name: True for name in ("include_preds", "dense") if getattr(self, name)}
+        return {"precision": self.precision, "dtype": self.dtype, **asked}
+
+
+class PredictionOptions(Options):
+    """What of a classifier's probabilities becomes rows of the table `predictions`; all of them lie beside the embeddings.
+
+    Attributes:
+        classes: Names of the classes, in the order of the network's; none = those of the weights, or `class_0`, `class_1`, ...
+        top_k: The most probable classes of each tile; None = all, which more than 32 classes do not allow.
+    """
+
+    classes: tuple[str, ...] = ()
+    top_k: int | None = Field(default=None, ge=1)
+
+    @field_validator("classes", mode="after")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not name for name in classes) or len(set(classes)) != len(classes):
+            raise ValueError("names of classes must be distinct and not empty")
+        return classes
 
 
 class VectorOptions(Options):
@@ -259,6 +287,7 @@ class Recipe(Options):
     random_weights: bool = False
     encoder_kwargs: dict[str, Any] = Field(default_factory=dict)
     embeddings: EmbeddingOptions = EmbeddingOptions()
+    predictions: PredictionOptions = PredictionOptions()
     vectors: VectorOptions = VectorOptions()
     domains: DomainOptions = DomainOptions()
     text: TextOptions = TextOptions()

@@ -55,6 +55,9 @@ tiling = "px224_mpp050"
 # compile = false          # through torch.compile: faster after a first minute, where there is a compiler
 # dtype = "float16"        # on disk; float32 is taken by itself where values overflow
 # max_bad_tiles = 0.05     # a slide fails when a larger share of its tiles cannot be read
+# include_preds = false    # true: what the network's own classifier says of each tile, too (table predictions); rather said in a
+                           # recipe: embeddings = {include_preds = true} and predictions = {top_k = 3}
+# dense = false            # true: every patch's vector, too (table patch_tokens); `run --dry-run` says how many GB that is
 
 [vectors]
 # methods = ["mean"]       # any of mean, max, median, std

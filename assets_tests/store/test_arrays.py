@@ -13,8 +13,9 @@ import pytest
 
 from pathassets.errors import Reason, StoreError
 from pathassets.store import Root, layout, open_root
-from pathassets.store.arrays import OK, UNREADABLE, Embeddings, EmbeddingsWriter, fits, read_embeddings, tile_centres
+from pathassets.store.arrays import OK, UNREADABLE, Embeddings, EmbeddingsWriter, read_embeddings, tile_centres
 from pathassets.store.groups import is_done, read_marker, tree_hashes
+from pathassets.store.sharded import fits
 
 from .conftest import fill_disk, start, tile_frame
 

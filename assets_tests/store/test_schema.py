@@ -25,6 +25,8 @@ CORE = {
     "slide_vectors": "slide_id recipe method tissue_id vector",
     "domains": "slide_id tile_id recipe variant domain label",
     "text_scores": "slide_id tile_id recipe term cosine probability",
+    "predictions": "slide_id tile_id recipe class probability",
+    "patch_tokens": "slide_id recipe uri n_tiles grid_rows grid_cols dim dtype",
     "outcomes": "slide_id recipe step status reason message remedy",
     "timings": "slide_id recipe stage seconds tiles device",
     "encoders": "name dim tile_px mpp licence citation gated",
@@ -61,7 +63,7 @@ def test_derived_tables_come_after_the_embeddings_that_they_are_judged_by():
     order = list(TABLES)
     assert order.index("tiles") < order.index("embeddings")
     derived = {name for name, spec in TABLES.items() if spec.derived}
-    others = {"slide_vectors", "domains", "domain_summary", "text_scores", "derived_arrays"}
+    others = {"slide_vectors", "domains", "domain_summary", "text_scores", "predictions", "patch_tokens", "derived_arrays"}
     assert others | {"slide_map", "cohort_map"} == derived
     assert all(order.index(name) > order.index("embeddings") for name in derived)
 

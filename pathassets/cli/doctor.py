@@ -53,6 +53,8 @@ def diagnose(study: Study) -> Iterator[Line]:
     yield _tried("devices" if "," in study.device else "device", lambda: _device(study))
     for recipe in study.recipes:
         yield _tried(f"weights of {recipe.key}", partial(_weights, study, recipe))
+        if recipe.embeddings.dense:
+            yield _tried(f"patch tokens of {recipe.key}", partial(_tokens, recipe))
     yield from _dagster(study)
     yield _tried("alerts", _alerts)
 
@@ -207,6 +209,19 @@ def _weights(study: Study, recipe: Recipe) -> str:
         weights=recipe.weights,
         random_weights=recipe.random_weights,
         encoder_kwargs=recipe.encoder_kwargs,
+    )
+
+
+def _tokens(recipe: Recipe) -> str:
+    """Found by shapes alone: no weights are read."""
+    from pathassets.encoders.outputs import Asked
+    from pathassets.encoders.registry import get_spec
+
+    rows = Asked(get_spec(recipe.encoder, recipe.encoder_kwargs), dense=True).layout
+    size = rows.tile_bytes(recipe.embeddings.dtype)
+    shape = " x ".join(map(str, rows.grid or ()))
+    return (
+        f"{shape} numbers, {size / 1e3:.0f} kB for each tile, {size / 1e4:.0f} GB for 100,000 tiles before compression"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from pathassets.encoders import check_device
 from pathassets.errors import PathassetsError
 from pathassets.recipes import Recipe, Tiling, slug
 from pathassets.steps.session import Session
+
+if TYPE_CHECKING:
+    from pathassets.encoders.outputs import RowLayout
 
 TRIAL_PIXELS = 32 * 224 * 224
 
@@ -34,8 +37,8 @@ def dry_run_study(request: Request) -> int:
     session = Session(study)
     rows = [_estimate(session, path, recipes) for path in _files(session, request)]
     rates = {recipe.key: _tiles_per_second(session, recipe) for recipe in recipes}
-    dims = {recipe.key: session.encoder(recipe).card.dim for recipe in recipes}
-    total = _total(rows, recipes, rates, dims)
+    layouts = {recipe.key: session.encoder(recipe).layout for recipe in recipes}
+    total = _total(rows, recipes, rates, layouts)
     devices = check_device(study.device)
     if request.as_json:
         print_json({"slides": rows, "recipes": total, "devices": devices})
@@ -116,18 +119,18 @@ def _tiles_per_second(session: Session, recipe: Recipe) -> float:
 
 
 def _total(
-    rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], rates: dict[str, float], dims: dict[str, int]
+    rows: Sequence[dict[str, Any]], recipes: Sequence[Recipe], rates: dict[str, float], layouts: dict[str, RowLayout]
 ) -> list[dict[str, Any]]:
     total = []
     for recipe in recipes:
         tiles = sum(row.get(f"tiles {recipe.tiling.name}") or 0 for row in rows)
-        bytes_each = 2 if recipe.embeddings.dtype == "float16" else 4
+        bytes_each = layouts[recipe.key].tile_bytes(recipe.embeddings.dtype)
         rate = rates[recipe.key]
         total.append(
             {
                 "recipe": recipe.key,
                 "tiles": tiles,
-                "GB": round(tiles * dims[recipe.key] * bytes_each / 1e9, 4),
+                "GB": round(tiles * bytes_each / 1e9, 4),
                 "minutes": round(tiles / rate / 60, 2),
                 "tiles_per_second": round(rate, 1),
             }

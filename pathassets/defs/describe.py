@@ -40,6 +40,7 @@ TABLE_OF = {
     Step.SLIDE_VECTOR: "slide_vectors",
     Step.SPATIAL_DOMAINS: "domains",
     Step.TEXT_SIMILARITY: "text_scores",
+    Step.PREDICTIONS: "predictions",
 }
 
 
@@ -165,6 +166,13 @@ def _text_similarity(session: Session, result: StepResult) -> Metadata:
     return {"dagster/partition_row_count": len(scores), "terms": len(means), "scores": _markdown(means)}
 
 
+def _predictions(session: Session, result: StepResult) -> Metadata:
+    rows = _read(session, result, "predictions")
+    best = rows.sort("probability", descending=True).unique("tile_id", keep="first")
+    counts = best.group_by("class").agg(pl.len().alias("tiles")).sort("tiles", "class", descending=[True, False])
+    return {"dagster/partition_row_count": len(rows), "tiles": len(best), "most_probable": _markdown(counts.head(40))}
+
+
 _DESCRIBERS = {
     Step.SLIDE: _slide,
     Step.TISSUE: _tissue,
@@ -173,6 +181,7 @@ _DESCRIBERS = {
     Step.SLIDE_VECTOR: _slide_vector,
     Step.SPATIAL_DOMAINS: _spatial_domains,
     Step.TEXT_SIMILARITY: _text_similarity,
+    Step.PREDICTIONS: _predictions,
 }
 
 

@@ -32,6 +32,7 @@ DESCRIPTIONS = {
     Step.SLIDE_VECTOR: "The tiles' embeddings reduced to one vector for the slide and one for each piece of tissue.",
     Step.SPATIAL_DOMAINS: "Tiles grouped by Leiden, on their own features and on features smoothed over neighbours (UTAG).",
     Step.TEXT_SIMILARITY: "How much each tile looks like each term: cosine, and a softmax over the terms.",
+    Step.PREDICTIONS: "What the encoder's own classifier says of each tile, from the pass that gave its embedding.",
 }
 KINDS = {
     Step.SLIDE: {"openslide"},
@@ -41,6 +42,7 @@ KINDS = {
     Step.SLIDE_VECTOR: {"numpy", "parquet"},
     Step.SPATIAL_DOMAINS: {"scanpy", "zarr"},
     Step.TEXT_SIMILARITY: {"numpy", "parquet"},
+    Step.PREDICTIONS: {"numpy", "parquet"},
 }
 OWNERS = ["team:pathology"]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pathassets.encoders.card import EncoderCard
 from pathassets.encoders.networks import Networks, is_out_of_memory
+from pathassets.encoders.outputs import Outputs, RowLayout
 from pathassets.encoders.precision import Agreement, Precision, compare, torch_dtype
 from pathassets.encoders.preprocess import Preprocess
 from pathassets.errors import EncoderError, Reason
@@ -33,6 +34,7 @@ class Encoder:
         weights_sha256: Hash of the weights' file, or `random-<hash>`.
         dropped: Classifier weights of the file that the encoder has no use for.
         devices: Devices that may each be given a copy, the encoder's own among them; none = that one alone.
+        layout: What the network's rows hold; None = vectors alone.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Encoder:
         weights_sha256: str,
         dropped: Sequence[str] = (),
         devices: Sequence[str] = (),
+        layout: RowLayout | None = None,
     ) -> None:
         self.card = card
+        self.layout = layout or RowLayout(card.dim)
         self.weights_sha256, self.dropped = weights_sha256, tuple(dropped)
         self.devices = tuple(devices) or (device,)
         self._networks = Networks(master)
@@ -61,6 +65,11 @@ class Encoder:
     def dim(self) -> int:
         """Length of an embedding."""
         return self.card.dim
+
+    @property
+    def _numbers(self) -> str:
+        asked = f" and {self.layout.n_classes} classes" if self.layout.n_classes else ""
+        return f"{self.dim} numbers{asked}"
 
     @property
     def is_random(self) -> bool:
@@ -101,12 +110,20 @@ class Encoder:
         Raises:
             EncoderError: `encoder_failed` when the array is no batch of RGB tiles, or of the network's inputs.
         """
+        return self._rows_of(images, preprocess, self.dim)
+
+    def outputs(self, images: np.ndarray, preprocess: bool = True) -> Outputs:
+        """Embeds tiles and gives what else was asked for when the encoder was loaded; see `__call__`."""
+        return Outputs.of(self._rows_of(images, preprocess, self.layout.width), self.layout)
+
+    def _rows_of(self, images: np.ndarray, preprocess: bool, width: int) -> np.ndarray:
+        """The beginnings of the images' rows: float32 (n, width)."""
         images = checked(images) if preprocess else inputs_checked(images)
-        encode = self.encode if preprocess else self._vectors
+        encode = self.encode if preprocess else self._rows
         step = min(CALL_BATCH, self.compiled_for or CALL_BATCH)
         batches = (np.array(images[k : k + step]) for k in range(0, len(images), step))
-        parts = [encode(torch.from_numpy(batch).to(self.device)).cpu().numpy() for batch in batches]
-        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+        parts = [encode(torch.from_numpy(batch).to(self.device))[:, :width].cpu().numpy() for batch in batches]
+        return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
 
     def inputs(self, images: np.ndarray) -> np.ndarray:
         """What the network sees of tiles, uint8 RGB (n, h, w, 3): float32 (n, 3, input_px, input_px)."""
@@ -120,17 +137,17 @@ class Encoder:
             tiles: uint8 RGB (n, h, w, 3) on the encoder's device.
 
         Returns:
-            float32 (n, dim) on the same device.
+            float32 (n, width) on the same device: rows as `layout` says, mostly the vectors alone.
         """
         with torch.inference_mode():
-            return self._vectors(self._preprocess(tiles))
+            return self._rows(self._preprocess(tiles))
 
-    def _vectors(self, inputs: Tensor) -> Tensor:
+    def _rows(self, inputs: Tensor) -> Tensor:
         with torch.inference_mode():
             features = self._forward(inputs.to(torch_dtype(self.precision)))
-        if features.shape != (len(inputs), self.dim):
+        if features.shape != (len(inputs), self.layout.width):
             raise EncoderError(
-                f"{self.card.name} gave {tuple(features.shape)} for {len(inputs)} tiles; its card says {self.dim} numbers each",
+                f"{self.card.name} gave {tuple(features.shape)} for {len(inputs)} tiles; its card says {self._numbers} each",
                 reason=Reason.ENCODER_FAILED,
                 remedy="Correct the card, or the pooling of the network.",
             )

@@ -4,7 +4,8 @@ Belongs here: opening such a file, its card from what the user says. Does not be
 
     load_encoder("exported", weights="mine.pt2", dim=512, input_px=224, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
 
-The file is the network: it takes normalised (n, 3, h, w) float32 and gives (n, dim). A torch.export archive may hold pickles and
+The file is the network: it takes normalised (n, 3, h, w) float32 and gives (n, dim); one with a classifier gives (n, classes)
+logits after it, or nothing else, and `classes` says how many. A torch.export archive may hold pickles and
 native code, which torch would run: an archive that holds more than a graph and tensors is refused.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathassets.encoders.card import EncoderCard
-from pathassets.encoders.registry import EncoderSpec
+from pathassets.encoders.registry import Classifier, EncoderSpec
 from pathassets.errors import EncoderError, Reason
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ DEFAULT_PX = 224
 
 
 def spec(kwargs: Mapping[str, Any]) -> EncoderSpec:
-    """The encoder of a file; `dim` must be said, `input_px` is 224 unless it is said.
+    """The encoder of a file; `dim` must be said, `input_px` is 224 unless it is said, `classes` are those of its classifier.
 
     Raises:
         EncoderError: `config_invalid` when `dim` is missing or there is another argument.
     """
-    others = sorted(set(kwargs) - {"dim", "input_px"})
+    others = sorted(set(kwargs) - {"dim", "input_px", "classes"})
     if others or "dim" not in kwargs:
         raise EncoderError(
             f"{NAME!r} does not know {others[0]!r}" if others else f"{NAME!r} needs `dim`, the length of its vectors",
@@ -53,10 +54,11 @@ def spec(kwargs: Mapping[str, Any]) -> EncoderSpec:
         licence="the user's own",
         source="encoder_kwargs",
     )
-    return EncoderSpec(card=card, build=_no_network, opens=open_program)
+    classifier = Classifier((), int(kwargs["classes"]), _no_network) if "classes" in kwargs else None
+    return EncoderSpec(card=card, build=_no_network, opens=open_program, classifier=classifier)
 
 
-def _no_network() -> torch.nn.Module:
+def _no_network(*_: int) -> torch.nn.Module:
     raise EncoderError(
         f"{NAME!r} has no network of its own: the file is the network",
         reason=Reason.WEIGHTS_MISSING,

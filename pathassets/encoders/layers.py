@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -52,15 +52,12 @@ class LayerFeatures(nn.Module):
     def __init__(self, network: nn.Module, layers: Sequence[str], pool: str) -> None:
         super().__init__()
         self.network, self.layers, self.how = network, tuple(layers), pool
-        trunk = _trunk(network)
-        self.prefix = int(getattr(trunk, "num_prefix_tokens", 0) or 0)
-        self.channels_last = str(getattr(trunk, "output_fmt", "")).endswith("NHWC")
-        for name in self.layers:
-            network.get_submodule(name).register_forward_hook(_Catch(name))
+        self.prefix, self.channels_last = prefix_of(network), is_channels_last(network)
+        catch(network, self.layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised (n, 3, h, w) to (n, dim)."""
-        with _catching() as caught:
+        with catching() as caught:
             encode_image(self.network, images)
         return torch.cat([self._pooled(caught[name]) for name in self.layers], dim=1)
 
@@ -90,8 +87,15 @@ class _Catch:
             caught[self.name] = output
 
 
+def catch(network: nn.Module, layers: Iterable[str]) -> None:
+    """From now on, what these layers of a network give can be caught; see `catching`."""
+    for name in layers:
+        network.get_submodule(name).register_forward_hook(_Catch(name))
+
+
 @contextmanager
-def _catching() -> Iterator[dict[str, Tensor]]:
+def catching() -> Iterator[dict[str, Tensor]]:
+    """What layers give while this thread runs a network in it, by the layer's name."""
     caught: dict[str, Tensor] = {}
     token = _caught.set(caught)
     try:
@@ -121,7 +125,7 @@ def with_layers(spec: EncoderSpec, layers: str | Sequence[str] | None, pool: str
     width = _width(LayerFeatures(sketch, names, pool), size)
     card = replace(spec.card, dim=width, pooling=f"{pool} of {', '.join(names)}", has_text=False, logit_scale=None)
     wrap: Callable[[nn.Module], nn.Module] = lambda network: LayerFeatures(network, names, pool).eval()  # noqa: E731
-    return replace(spec, card=card, wrap=wrap)
+    return replace(spec, card=card, wrap=wrap, layered=True)
 
 
 def _module_name(network: nn.Module, layer: str, size: int, encoder: str) -> str:
@@ -136,10 +140,8 @@ def _module_name(network: nn.Module, layer: str, size: int, encoder: str) -> str
 
 def last_map(network: nn.Module, size: int) -> str:
     """Name of the module whose output is the last map or the last row of tokens before everything becomes one vector."""
-    for name, module in network.named_modules():
-        if name:
-            module.register_forward_hook(_Catch(name))
-    with _catching() as caught, torch.no_grad():
+    catch(network, filter(None, (name for name, _ in network.named_modules())))
+    with catching() as caught, torch.no_grad():
         encode_image(network, torch.zeros(1, 3, size, size, device="meta"))
     spread = [name for name, output in caught.items() if "pool" not in name and _is_spread(output)]
     if not spread:
@@ -184,6 +186,16 @@ def in_torch(layer: str, names: Sequence[str]) -> str | None:
         options = [candidate.format(**parts) for candidate in candidates]
         return next((option for option in options if option in names or option == LAST), options[0])
     return None
+
+
+def prefix_of(network: nn.Module) -> int:
+    """Tokens of a transformer that stand for no place: class token, registers."""
+    return int(getattr(_trunk(network), "num_prefix_tokens", 0) or 0)
+
+
+def is_channels_last(network: nn.Module) -> bool:
+    """Whether maps are (n, h, w, channels)."""
+    return str(getattr(_trunk(network), "output_fmt", "")).endswith("NHWC")
 
 
 def _trunk(network: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from pathassets.encoders import hub
 from pathassets.encoders.device import resolve_devices
 from pathassets.encoders.licences import tell_terms
 from pathassets.encoders.precision import Precision, is_good_at_bf16, resolve_precision
-from pathassets.encoders.registry import EncoderSpec, get_card, get_spec
+from pathassets.encoders.registry import get_card, get_spec
 from pathassets.encoders.weights import (
     file_sha256,
     find_weights,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from pathassets.encoders.encoder import Encoder
+    from pathassets.encoders.outputs import Asked
 
 NAMES_SHOWN = 4
 
@@ -45,6 +46,8 @@ def load_encoder(
     random_weights: bool = False,
     device: str = "auto",
     precision: str = "auto",
+    include_preds: bool = False,
+    dense: bool = False,
     **encoder_kwargs: Any,
 ) -> Encoder:
     """An encoder: `load_encoder("timm/resnet18")(images)` turns uint8 (n, h, w, 3) into float32 (n, dim).
@@ -56,6 +59,8 @@ def load_encoder(
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; of several (`cuda:0,cuda:1`) the encoder is on the first, and
             computes in what suits all of them.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
+        include_preds: Keep the classifier, so that `outputs(images)` gives class probabilities too.
+        dense: `outputs(images)` gives the patch tokens, or the last map, too.
         **encoder_kwargs: `mean`, `std`, `interpolation`, `antialias`, `resize`, `crop` override the card's preprocessing;
             `layers` (names of modules) and `layer_pool` (`avg`, `max`, `none`) take features of inner layers, side by side;
             all others are the network's own arguments (`pad_type="same"`).
@@ -64,36 +69,41 @@ def load_encoder(
         EncoderError: The encoder, its weights or the device cannot be had; the message says what to do.
     """
     from pathassets.encoders.encoder import Encoder
+    from pathassets.encoders.outputs import Asked
 
     devices = resolve_devices(device)
     spec = get_spec(name, encoder_kwargs)
     # A program in a file computes in what it was saved in.
     how: Precision = "fp32" if spec.opens is not None else resolve_precision(precision, *devices)
+    ask = Asked(spec, include_preds=include_preds, dense=dense)
     dropped: list[str] = []
     if random_weights:
-        network, sha256 = _random_network(name, spec), random_digest(name, encoder_kwargs)
+        network, sha256 = _random_network(name, ask), random_digest(name, encoder_kwargs)
         log.warning("%s has random weights: its embeddings mean nothing", spec.card.name)
     else:
-        network, sha256, dropped = _trained(name, spec, weights)
+        network, sha256, dropped = _trained(name, ask, weights)
     return Encoder(
         spec.card,
-        spec.wrap(network),
+        ask.finished(network),
         device=devices[0],
         precision=how,
         weights_sha256=sha256,
         dropped=dropped,
         devices=devices,
+        layout=ask.layout,
     )
 
 
-def _trained(name: str, spec: EncoderSpec, weights: str | Path | None) -> tuple[torch.nn.Module, str, list[str]]:
+def _trained(name: str, ask: Asked, weights: str | Path | None) -> tuple[torch.nn.Module, str, list[str]]:
     """The network with its weights, their hash, and what of the file it had no use for."""
+    spec = ask.spec
     tell_terms(spec.card)
     path = local_file(weights, name) if weights is not None else find_weights(spec.card, download=True)
     if spec.opens is not None:
         return spec.opens(path), file_sha256(path), []
-    network = spec.build()
-    dropped = load_strict(network, read_state(path), spec, path)
+    state = read_state(path)
+    network = ask.build(state)
+    dropped = load_strict(network, state, spec, path)
     if dropped:
         shown = ", ".join(dropped[:NAMES_SHOWN]) + (", …" if len(dropped) > NAMES_SHOWN else "")
         log.info("%s: left out %d tensors that an encoder does not need: %s", spec.card.name, len(dropped), shown)
@@ -151,9 +161,9 @@ def _in_words(device: str) -> str:
     return f"{device} ({model}{precision})"
 
 
-def _random_network(name: str, spec: EncoderSpec) -> torch.nn.Module:
+def _random_network(name: str, ask: Asked) -> torch.nn.Module:
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed(name))
-        return spec.build()
+        return ask.build(None)

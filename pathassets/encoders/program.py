@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, jit, nn
 
 
@@ -20,10 +21,16 @@ class Program(nn.Module):
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
         self.program = program.eval() if isinstance(program, jit.ScriptModule) else program
+        self.classifies = False
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised (n, 3, h, w) to (n, dim)."""
-        return self.program(images.float().contiguous())
+        """Normalised (n, 3, h, w) to (n, dim); where it `classifies`, to (n, dim + classes).
+
+        Vectors and logits are a program's first and second result; logits alone are taken for both.
+        """
+        given = self.program(images.float().contiguous())
+        results = (given, given) if isinstance(given, Tensor) else tuple(given)
+        return torch.cat(results[:2], dim=1) if self.classifies else results[0]
 
     def train(self, mode: bool = True) -> Program:
         """An exported program has one mode, and says so with an exception."""

@@ -46,6 +46,23 @@ class Family(Protocol):
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """The classifying end of a network.
+
+    Attributes:
+        layers: Names of the modules that turn the vector into one number for each class; of several the mean counts.
+        n_classes: Classes of the network's own weights; 0 = it has none.
+        build: The whole network for so many classes, with untrained weights.
+        side: Edge of the map that is flattened before the classifier; 1 where it is a vector.
+    """
+
+    layers: tuple[str, ...]
+    n_classes: int
+    build: Callable[[int], torch.nn.Module]
+    side: int = 1
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
     """A card, how to build its network, and how to read weight files of other layouts.
 
@@ -55,7 +72,9 @@ class EncoderSpec:
         rename: Turns a checkpoint's keys into the network's, where files of another layout are common.
         heads: Prefixes of weights that a file may hold and an encoder has no use for.
         opens: Gives the network of a file, where the file is the network.
+        layered: Whether the vectors are those of inner layers.
         wrap: Puts something around the network when it has its weights.
+        classifier: Its classifying end, for those who ask for it; None = it has none.
     """
 
     card: EncoderCard
@@ -63,7 +82,9 @@ class EncoderSpec:
     rename: Callable[[dict[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]] | None = None
     heads: tuple[str, ...] = ()
     opens: Callable[[Path], torch.nn.Module] | None = None
+    layered: bool = False
     wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda network: network
+    classifier: Classifier | None = None
 
 
 def list_cards() -> list[EncoderCard]:

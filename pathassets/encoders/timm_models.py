@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pathassets.encoders.card import EncoderCard, Interpolation, Rgb
-from pathassets.encoders.registry import TIMM_PREFIX, EncoderSpec
+from pathassets.encoders.registry import TIMM_PREFIX, Classifier, EncoderSpec
 from pathassets.encoders.zoo import UNUSED
 from pathassets.errors import EncoderError, Reason
 
@@ -64,6 +64,7 @@ def spec(name: str, kwargs: Mapping[str, Any]) -> EncoderSpec | None:
         build=lambda: create(name, dict(kwargs)),
         rename=lambda state, model: _renamed(name, state, model),
         heads=_heads(config.classifier),
+        classifier=_classifier(name, kwargs, config),
     )
 
 
@@ -110,13 +111,16 @@ def _config(name: str) -> PretrainedCfg:
     return config
 
 
-def create(name: str, kwargs: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> torch.nn.Module:
-    """A network of timm without its classifier, untrained, ready to be run.
+def create(
+    name: str, kwargs: Mapping[str, Any], asked: Mapping[str, Any] | None = None, *, n_classes: int = 0
+) -> torch.nn.Module:
+    """A network of timm, untrained, ready to be run.
 
     Args:
         name: timm's name.
         kwargs: Arguments of timm's model.
         asked: Those of them that the recipe has asked for; None = all.
+        n_classes: Of its classifier; 0 = without one.
 
     Raises:
         EncoderError: `encoder_failed` when timm refuses the arguments.
@@ -124,7 +128,7 @@ def create(name: str, kwargs: Mapping[str, Any], asked: Mapping[str, Any] | None
     import timm
 
     try:
-        return timm.create_model(name, pretrained=False, num_classes=0, **kwargs).eval()
+        return timm.create_model(name, pretrained=False, num_classes=n_classes, **kwargs).eval()
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise EncoderError(
             f"timm cannot build {name} with {dict(kwargs if asked is None else asked) or 'its defaults'}: {error}",
@@ -160,6 +164,12 @@ def _renamed(name: str, state: dict[str, torch.Tensor], model: torch.nn.Module) 
     unused = {key: value for key, value in found.items() if key.startswith(UNUSED)}
     used = {key: value for key, value in found.items() if key not in unused}
     return {**(translate(used, model) if translate is not None else used), **unused}
+
+
+def _classifier(name: str, kwargs: Mapping[str, Any], config: PretrainedCfg) -> Classifier | None:
+    layers = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
+    build = lambda n_classes: create(name, dict(kwargs), n_classes=n_classes)  # noqa: E731
+    return Classifier(layers, config.num_classes, build) if layers else None
 
 
 def _heads(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:

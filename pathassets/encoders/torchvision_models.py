@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathassets.encoders.card import EncoderCard
-from pathassets.encoders.registry import EncoderSpec
+from pathassets.encoders.registry import Classifier, EncoderSpec
 from pathassets.errors import EncoderError, Reason
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def spec(name: str, kwargs: Mapping[str, Any]) -> EncoderSpec:
         build=lambda: _build(name, dict(kwargs)),
         rename=lambda state, model: {_current(key): value for key, value in state.items()},
         heads=CLASSIFIERS,
+        classifier=_classifier(name, dict(kwargs)),
     )
 
 
@@ -109,7 +110,18 @@ def _card(name: str) -> EncoderCard:
     )
 
 
-def _build(name: str, kwargs: dict[str, Any], *, sketch: bool = False) -> torch.nn.Module:
+def _classifier(name: str, kwargs: dict[str, Any]) -> Classifier:
+    from torchvision import models
+
+    whole = _build(name, kwargs, sketch=True, n_classes=1)
+    pooled = getattr(getattr(whole, "avgpool", None), "output_size", 1)
+    side = pooled[0] if isinstance(pooled, tuple) else pooled
+    classes = next(iter(models.get_model_weights(name))).meta["categories"]
+    layer = "fc" if hasattr(whole, "fc") else "classifier"
+    return Classifier((layer,), len(classes), lambda n: _build(name, kwargs, n_classes=n), side)
+
+
+def _build(name: str, kwargs: dict[str, Any], *, sketch: bool = False, n_classes: int = 0) -> torch.nn.Module:
     import torch
     from torchvision import models
 
@@ -118,8 +130,11 @@ def _build(name: str, kwargs: dict[str, Any], *, sketch: bool = False) -> torch.
         kwargs = {"aux_logits": False, "transform_input": True, "init_weights": False, **kwargs}
     try:
         with torch.device("meta") if sketch else nullcontext():
-            network = models.get_model(name, weights=None, **kwargs)
-            _strip(network)
+            network = models.get_model(
+                name, weights=None, **kwargs, **({"num_classes": n_classes} if n_classes else {})
+            )
+            if not n_classes:
+                _strip(network)
     except (TypeError, ValueError) as error:
         raise EncoderError(
             f"torchvision cannot build {name} with {kwargs}: {error}",

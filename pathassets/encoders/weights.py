@@ -55,9 +55,24 @@ def weights_digest(
     """
     if random_weights:
         return random_digest(name, encoder_kwargs or {})
+    return file_sha256(weights_file(name, weights=weights, encoder_kwargs=encoder_kwargs, download=download))
+
+
+def weights_file(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    encoder_kwargs: Mapping[str, Any] | None = None,
+    download: bool = False,
+) -> Path:
+    """The file of an encoder's weights, found without building the network; see `weights_digest`.
+
+    Raises:
+        EncoderError: `weights_missing` when it is neither there nor in the hub's cache.
+    """
     if weights is not None:
-        return file_sha256(local_file(weights, name))
-    return file_sha256(find_weights(_card_without_timm(name) or get_card(name, encoder_kwargs), download=download))
+        return local_file(weights, name)
+    return find_weights(_card_without_timm(name) or get_card(name, encoder_kwargs), download=download)
 
 
 def random_digest(name: str, encoder_kwargs: Mapping[str, Any]) -> str:

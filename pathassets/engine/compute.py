@@ -22,7 +22,7 @@ class Pending:
     """A forward pass that has been asked for.
 
     Attributes:
-        collect: Waits for it and gives float32 (n, dim).
+        collect: Waits for it and gives the encoder's rows, float32 (n, width).
         seconds: By stage; complete after `collect`.
     """
 

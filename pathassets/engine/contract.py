@@ -59,7 +59,7 @@ class ShardWriter(Protocol):
         """The rows of a shard."""
 
     def write_shard(self, shard: int, rows: np.ndarray, notes: pl.DataFrame | None = None) -> None:
-        """Stores one whole shard for good: float32 (k, dim), and k rows of `status`, `reason` and measures."""
+        """Stores one whole shard for good: the encoder's rows, float32 (k, width), and k rows of `status`, `reason` and measures."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Beyond this a CPU's caches no longer hold a layer's activations: ResNet-50 takes 1.4 times longer per tile at 64.
 CPU_MAX_BATCH = 16
+# A shard of patch tokens is held whole until it is written, and some of them wait.
+MAX_TOKEN_SHARD_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ class EmbedPlan:
         """The plan that the options ask for on the encoder's device."""
         device = kind_of(encoder.device)
         most = min(options.batch_size, options.shard_rows)
+        batch_size = min(most, CPU_MAX_BATCH) if device == "cpu" else most
         return cls(
             precision=encoder.precision,
             dtype=options.dtype,
-            batch_size=min(most, CPU_MAX_BATCH) if device == "cpu" else most,
-            shard_rows=options.shard_rows,
+            batch_size=batch_size,
+            shard_rows=_shard_rows(options.shard_rows, batch_size, 4 * encoder.layout.n_token_values),
             device=device,
             compile=options.compile,
         )
@@ -81,6 +84,13 @@ class EmbedPlan:
     def uncompiled(self) -> EmbedPlan:
         """The network as it is, where torch cannot compile it."""
         return replace(self, compile=False)
+
+
+def _shard_rows(wanted: int, batch_size: int, token_bytes: int) -> int:
+    """Fewer tiles per shard, but whole batches, where their tokens would take much memory."""
+    if wanted * token_bytes <= MAX_TOKEN_SHARD_BYTES:
+        return wanted
+    return min(wanted, max(1, MAX_TOKEN_SHARD_BYTES // (token_bytes * batch_size)) * batch_size)
 
 
 class PlanError(EncoderError):

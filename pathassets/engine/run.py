@@ -61,7 +61,7 @@ class Shard:
     Attributes:
         number: The shard's number.
         rows: Rows of the slide.
-        values: float32 (k, dim).
+        values: float32 (k, width), rows as the encoder's `layout` says.
         status: Per row.
         reason: Per row; None where all is well.
         measures: Columns measured on the pixels.
@@ -77,13 +77,13 @@ class Shard:
     left: int
 
     @classmethod
-    def empty(cls, number: int, rows: slice, dim: int) -> Shard:
+    def empty(cls, number: int, rows: slice, width: int) -> Shard:
         """A shard without rows yet."""
         n = rows.stop - rows.start
-        return cls(number, rows, np.full((n, dim), np.nan, np.float32), [OK] * n, [None] * n, {}, n)
+        return cls(number, rows, np.full((n, width), np.nan, np.float32), [OK] * n, [None] * n, {}, n)
 
     def put(self, batch: Batch, values: np.ndarray) -> bool:
-        """Takes a batch's rows, (n, dim); says whether the shard is whole."""
+        """Takes a batch's rows, (n, width); says whether the shard is whole."""
         start = batch.rows.start - self.rows.start
         span = slice(start, start + batch.n)
         self.values[span] = values
@@ -177,7 +177,7 @@ class Run:
             self._check_bad()
 
     def put(self, batch: Batch, values: np.ndarray) -> Shard | None:
-        """Takes a computed batch, float32 (n, dim); gives the shard back when it is whole and is to be written.
+        """Takes a computed batch, float32 (n, width); gives the shard back when it is whole and is to be written.
 
         A value that is no number, or that the type on disk cannot hold, fails the run: it is the plan's fault.
         """
@@ -191,7 +191,7 @@ class Run:
                 self.drop(batch)
                 return None
             rows = self.writer.rows_of(batch.shard)
-            shard = self._shards.setdefault(batch.shard, Shard.empty(batch.shard, rows, self.encoder.dim))
+            shard = self._shards.setdefault(batch.shard, Shard.empty(batch.shard, rows, self.encoder.layout.width))
             whole = shard.put(batch, values)
             self._in_flight -= 1
             self._n_done += batch.n

@@ -31,7 +31,8 @@ from pathassets.steps.outcomes import Outcome, Status, record_outcome
 from pathassets.steps.session import Session
 from pathassets.steps.tissue import load_labels
 from pathassets.store import layout
-from pathassets.store.arrays import OK, UNREADABLE, EmbeddingsWriter, fits
+from pathassets.store.arrays import OK, UNREADABLE, EmbeddingsWriter
+from pathassets.store.sharded import fits
 
 CODE_VERSION = "adopted"
 LOCK_SECONDS = 600.0

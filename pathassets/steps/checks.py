@@ -101,6 +101,12 @@ CHECKS = (
         True,
         f"Each tile's probabilities sum to one within {checks.MAX_SUM_ERROR:g}.",
     ),
+    Check(
+        "predictions_sum_to_one",
+        Step.PREDICTIONS,
+        True,
+        f"Each tile's probabilities of all classes, as they lie beside the embeddings, sum to one within {checks.MAX_SUM_ERROR:g}.",
+    ),
 )
 
 
@@ -189,12 +195,22 @@ def _text_similarity(session: Session, result: StepResult) -> dict[str, Verdict]
     return {"probabilities_sum_to_one": checks.sums_to_one(float(np.abs(sums - 1).max()))}
 
 
+def _predictions(session: Session, result: StepResult) -> dict[str, Verdict]:
+    row = embeddings_row(session, result.slide_id, recipe_of(result.node))
+    if row is None:
+        return {}
+    embeddings = open_embeddings(session, row)
+    sums = np.concatenate([rows.sum(axis=1) for rows in embeddings.iter_predictions()])[embeddings.ok]
+    return {"predictions_sum_to_one": checks.sums_to_one(float(np.abs(sums - 1).max(initial=0)))}
+
+
 _JUDGES: dict[Step, Callable[[Session, StepResult], dict[str, Verdict]]] = {
     Step.TISSUE: _tissue,
     Step.TILES: _tiles,
     Step.EMBEDDINGS: _embeddings,
     Step.SPATIAL_DOMAINS: _spatial_domains,
     Step.TEXT_SIMILARITY: _text_similarity,
+    Step.PREDICTIONS: _predictions,
 }
 
 

@@ -7,6 +7,7 @@ can be read and groups are whole (`store/verify.py`), repairing (`repair`).
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -25,11 +26,13 @@ TABLES_OF: dict[str, tuple[str, ...]] = {
     Step.SLIDE: ("slides",),
     Step.TISSUE: ("tissues",),
     Step.TILES: ("tiles",),
-    Step.EMBEDDINGS: ("embeddings",),
+    Step.EMBEDDINGS: ("embeddings", "patch_tokens"),
     Step.SLIDE_VECTOR: ("slide_vectors",),
     Step.SPATIAL_DOMAINS: ("domains", "domain_summary", "derived_arrays"),
     Step.TEXT_SIMILARITY: ("text_scores",),
+    Step.PREDICTIONS: ("predictions",),
 }
+_ONLY_WHEN_ASKED_FOR = {"patch_tokens": "dense"}
 _NEVER_EMPTY = ("slides", "tissues", "tiles", "embeddings")
 STEP_OF = {table: Step(step) for step, tables in TABLES_OF.items() for table in tables}
 
@@ -39,7 +42,7 @@ def check_outcomes(root: Root, census: Census) -> Iterator[Finding]:
     for outcome in census.outcomes:
         if outcome["status"] == Status.FAILED:
             continue
-        for table in TABLES_OF.get(outcome["step"], ()):
+        for table in tables_of(outcome):
             yield from _check_rows(census, outcome, table)
         if outcome["step"] == Step.TISSUE:
             yield from _check_mask(root, outcome["slide_id"])
@@ -48,9 +51,16 @@ def check_outcomes(root: Root, census: Census) -> Iterator[Finding]:
 
 def has_results(census: Census, outcome: Outcome) -> bool:
     """Whether every table that an outcome speaks of is there."""
-    tables = TABLES_OF.get(outcome.step, ())
-    keys = (layout.table_key(table, outcome.slide_id, part_of(asdict(outcome))) for table in tables)
+    row = asdict(outcome)
+    keys = (layout.table_key(table, outcome.slide_id, part_of(row)) for table in tables_of(row))
     return all(key in census.files for key in keys)
+
+
+def tables_of(outcome: dict[str, Any]) -> list[str]:
+    """The tables that an outcome's step has left behind with the options that it had."""
+    options = json.loads(outcome["options"] or "{}")
+    wanted = ((table, _ONLY_WHEN_ASKED_FOR.get(table)) for table in TABLES_OF.get(outcome["step"], ()))
+    return [table for table, option in wanted if option is None or options.get(option)]
 
 
 def part_of(outcome: dict[str, Any]) -> str:

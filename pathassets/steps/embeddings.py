@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -22,10 +22,15 @@ from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
 from pathassets.steps.made_from import LIBRARIES, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
+from pathassets.steps.predictions import check_classes
 from pathassets.steps.session import Session, made_by
 from pathassets.steps.tiles import slide_tile_size
 from pathassets.store.arrays import EmbeddingsWriter
 from pathassets.store.groups import delete_group, is_done
+from pathassets.store.patch_tokens import ELEMENT, NAME, PatchTokens
+
+if TYPE_CHECKING:
+    from pathassets.encoders.outputs import RowLayout
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,19 @@ def is_stored(session: Session, slide_id: str, node: Node) -> bool:
     if not session.tables.exists("embeddings", slide_id, recipe_part(recipe)):
         return False
     row = embeddings_row(session, slide_id, recipe)
-    return row is None or is_done(session.root, session.root.key_of(row["uri"]))
+    return row is None or (_is_done(session, row) and _has_tokens(session, slide_id, recipe))
+
+
+def _is_done(session: Session, row: dict[str, Any]) -> bool:
+    return is_done(session.root, session.root.key_of(row["uri"]))
+
+
+def _has_tokens(session: Session, slide_id: str, recipe: Recipe) -> bool:
+    """Whether the patch tokens are there, if they were asked for."""
+    if not recipe.embeddings.dense:
+        return True
+    frame = session.tables.read("patch_tokens", slide_id, recipe_part(recipe))
+    return frame is not None and not frame.is_empty() and _is_done(session, frame.row(0, named=True))
 
 
 def start(session: Session, order: Order, stack: ExitStack, *, force: bool = False) -> Job | Made:
@@ -71,9 +88,12 @@ def start(session: Session, order: Order, stack: ExitStack, *, force: bool = Fal
     if tiles.is_empty():
         session.tables.write("embeddings", [], slide_id=order.slide_id, part=recipe_part(recipe))
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to embed")
-    if force:  # what is about to be deleted must not be named by a row, whenever the power fails
-        session.tables.delete("embeddings", order.slide_id, recipe_part(recipe))
     encoder = session.encoder(recipe)
+    check_classes(recipe, encoder.layout.n_classes)
+    if force or not _has_tokens(session, order.slide_id, recipe):
+        # what is about to be deleted must not be named by a row, whenever the power fails
+        for table in ("embeddings", "patch_tokens"):
+            session.tables.delete(table, order.slide_id, recipe_part(recipe))
     begun = time.perf_counter()
     slide = stack.enter_context(session.open_slide(order.slide_id))
     return SlideJob(
@@ -84,7 +104,7 @@ def start(session: Session, order: Order, stack: ExitStack, *, force: bool = Fal
         size=slide_tile_size(recipe.tiling, session.slide_row(order.slide_id)),
         encoder=encoder,
         plan=_wanted_plan(session, recipe),
-        open_writer=lambda plan: _writer(session, order, plan, len(tiles), encoder.dim, force),
+        open_writer=lambda plan: _writer(session, order, plan, len(tiles), encoder.layout, force),
         max_bad_tiles=recipe.embeddings.max_bad_tiles,
         progress=lambda done, total: session.watcher.tiles(order.slide_id, done, total),
     )
@@ -121,7 +141,9 @@ def _wanted_plan(session: Session, recipe: Recipe) -> EmbedPlan:
     return EmbedPlan.of(options, session.encoder(recipe))
 
 
-def _writer(session: Session, order: Order, plan: EmbedPlan, n_tiles: int, dim: int, force: bool) -> EmbeddingsWriter:
+def _writer(
+    session: Session, order: Order, plan: EmbedPlan, n_tiles: int, rows: RowLayout, force: bool
+) -> EmbeddingsWriter:
     """The writer of the group that belongs to a plan: what it is made from is its name."""
     made_from = digest(order.digest, *plan.digest_parts())
     writer = EmbeddingsWriter(
@@ -129,13 +151,16 @@ def _writer(session: Session, order: Order, plan: EmbedPlan, n_tiles: int, dim: 
         order.slide_id,
         made_from,
         n_tiles=n_tiles,
-        dim=dim,
+        dim=rows.dim,
         dtype=plan.dtype,
+        n_classes=rows.n_classes,
+        grid=rows.grid,
         shard_rows=plan.shard_rows,
         lock_timeout=LOCK_TIMEOUT_SECONDS,
     )
     if force:
-        delete_group(session.root, writer.group)
+        for group in writer.groups:
+            delete_group(session.root, group)
     return writer
 
 
@@ -164,6 +189,8 @@ def _publish(
         for stage, seconds in {"open": job.open_seconds, **result.timings}.items()
     ]
     session.tables.write("timings", timings, slide_id=slide_id, part=part)
+    if writer.tokens is not None:
+        _publish_tokens(session, order, writer.tokens, writer.digest)
     row = {
         **named,
         "tiling": recipe.tiling.name,
@@ -189,6 +216,25 @@ def _publish(
         **made_by(session, order.node, writer.digest),
     }
     session.tables.write("embeddings", [row], slide_id=slide_id, part=part)
+
+
+def _publish_tokens(session: Session, order: Order, tokens: PatchTokens, made_from: str) -> None:
+    recipe, (rows, columns, dim) = recipe_of(order.node), tokens.grid
+    row = {
+        "slide_id": order.slide_id,
+        "recipe": recipe.key,
+        "name": NAME,
+        "uri": session.root.address(tokens.group),
+        "n_tiles": tokens.rows.shape[0],
+        "grid_rows": rows,
+        "grid_cols": columns,
+        "dim": dim,
+        "dtype": tokens.rows.dtype,
+        "contents": ["obs", "obsm/spatial", ELEMENT],
+        "embeddings_digest": made_from,
+        **made_by(session, order.node, made_from),
+    }
+    session.tables.write("patch_tokens", [row], slide_id=order.slide_id, part=recipe_part(recipe))
 
 
 def _verdict(n_bad: int, wanted: EmbedPlan, result: EmbedResult, made_from: str) -> Made:

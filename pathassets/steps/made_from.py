@@ -27,6 +27,7 @@ OWN_INPUTS = {
     Step.SLIDE_VECTOR: (),
     Step.SPATIAL_DOMAINS: (),
     Step.TEXT_SIMILARITY: ("term_embeddings",),
+    Step.PREDICTIONS: ("class_names",),
 }
 _PIXELS = ("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg", "numpy")
 _NETWORK = ("torch", "torchvision", "timm")
@@ -40,6 +41,7 @@ LIBRARIES = {
         "numpy", "scipy", "scanpy", "anndata", "igraph", "scikit-learn", "umap-learn", "pynndescent", "zarr",
     ),
     Step.TEXT_SIMILARITY: ("numpy", "zarr", *_NETWORK),
+    Step.PREDICTIONS: ("numpy", "zarr"),
 }  # fmt: skip
 TERMS_LIBRARIES = ("numpy", *_NETWORK)
 MAP_LIBRARIES = ("numpy", "scikit-learn", "umap-learn", "pynndescent")
@@ -59,8 +61,7 @@ def _settings(node: Node) -> dict[str, Any]:
         return node.tiling.model_dump(mode="json", exclude={"name"}) if node.tiling is not None else {}
     if node.step is Step.EMBEDDINGS:
         return encoder_settings(recipe) | recipe.embeddings.model_dump(mode="json")
-    part = {Step.SLIDE_VECTOR: recipe.vectors, Step.SPATIAL_DOMAINS: recipe.domains}.get(node.step, recipe.text)
-    return part.model_dump(mode="json")
+    return node.step_options(recipe).model_dump(mode="json")
 
 
 def encoder_settings(recipe: Recipe) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from pathassets.config import Study
 from pathassets.encoders import has_text
-from pathassets.recipes import Recipe, Tiling, TissueOptions, digest
+from pathassets.recipes import Options, Recipe, Tiling, TissueOptions, digest
 
 
 class Step(StrEnum):
@@ -24,6 +24,7 @@ class Step(StrEnum):
     SLIDE_VECTOR = "slide_vector"
     SPATIAL_DOMAINS = "spatial_domains"
     TEXT_SIMILARITY = "text_similarity"
+    PREDICTIONS = "predictions"
 
 
 # Raised when the numbers a step gives for the same inputs change; part of every digest downstream.
@@ -35,6 +36,7 @@ ALGORITHM_VERSIONS = {
     Step.SLIDE_VECTOR: 1,
     Step.SPATIAL_DOMAINS: 1,
     Step.TEXT_SIMILARITY: 1,
+    Step.PREDICTIONS: 1,
 }
 
 
@@ -88,10 +90,17 @@ class Node:
         if recipe is None:
             return ()
         if self.step is Step.EMBEDDINGS:
-            # Batch and shard size are how, not what: they are recorded with the arrays and make nothing stale.
-            how = recipe.embeddings.model_dump(include={"precision", "dtype"})
-            return (recipe.encoder, recipe.encoder_kwargs, recipe.random_weights, how)
-        return ({Step.SLIDE_VECTOR: recipe.vectors, Step.SPATIAL_DOMAINS: recipe.domains}.get(self.step, recipe.text),)
+            return (recipe.encoder, recipe.encoder_kwargs, recipe.random_weights, recipe.embeddings.made_from())
+        return (self.step_options(recipe),)
+
+    def step_options(self, recipe: Recipe) -> Options:
+        """The options of a step after the embeddings."""
+        options: dict[Step, Options] = {
+            Step.SLIDE_VECTOR: recipe.vectors,
+            Step.SPATIAL_DOMAINS: recipe.domains,
+            Step.PREDICTIONS: recipe.predictions,
+        }
+        return options.get(self.step, recipe.text)
 
 
 def chain(study: Study) -> tuple[Node, ...]:
@@ -113,4 +122,6 @@ def _recipe_nodes(tiling: Tiling, recipe: Recipe, tiles: Node) -> list[Node]:
     steps = [Step.SLIDE_VECTOR, Step.SPATIAL_DOMAINS]
     if has_text(recipe.encoder) and recipe.text.terms:
         steps.insert(1, Step.TEXT_SIMILARITY)  # first, so that domains have names when they are shown
+    if recipe.embeddings.include_preds:
+        steps.append(Step.PREDICTIONS)
     return [embeddings, *(Node(step, tiling=tiling, recipe=recipe, upstream=(embeddings,)) for step in steps)]

@@ -15,7 +15,7 @@ from typing import Any
 from pathassets.errors import PathassetsError, StoreError
 from pathassets.recipes import Recipe
 from pathassets.steps.chain import digest_of, step_module
-from pathassets.steps.consistency import TABLES_OF, outcome_key, part_of
+from pathassets.steps.consistency import STEP_OF, TABLES_OF, outcome_key, part_of
 from pathassets.steps.made_from import inputs_of, options_of
 from pathassets.steps.nodes import Node, Step, chain
 from pathassets.steps.outcomes import Outcome
@@ -218,11 +218,12 @@ class SlideBook:
             if facts is not None and table != "embeddings":
                 holds[f"rows of {table}"] = facts.rows
         for named in self.census.named:
-            if named.row["recipe"] == outcome.recipe and named.is_embeddings == (outcome.step == Step.EMBEDDINGS):
-                if named.is_embeddings:
-                    holds |= {name: named.row[name] for name in _ROW} | self._card(node, named.row["encoder"])
-                elif named.row["step"] == outcome.step:
-                    holds[f"arrays {named.row['name']}"] = {"uri": named.row["uri"], "contents": named.row["contents"]}
+            if (named.row["recipe"], STEP_OF[named.table]) != (outcome.recipe, outcome.step):
+                continue
+            if named.is_embeddings:
+                holds |= {name: named.row[name] for name in _ROW} | self._card(node, named.row["encoder"])
+            else:
+                holds[f"arrays {named.row['name']}"] = {"uri": named.row["uri"], "contents": named.row["contents"]}
         return holds
 
     def _card(self, node: Node | None, encoder: str) -> dict[str, Any]:

@@ -208,8 +208,7 @@ class _Bench:
 
     def _drop_group(self, named: Named) -> Deed:
         """The row before the arrays: it never names what is going away."""
-        table = (layout.table_slide(named.file) or ("", None))[0]
-        self._take_back(STEP_OF[table], layout.table_part(named.file))
+        self._take_back(STEP_OF[named.table], layout.table_part(named.file))
         _, slide_id, digest, file = named.home.split("/")
         with self.root.lock(layout.array_lock(slide_id, digest, file.removesuffix(".zarr"))):
             delete_group(self.root, named.home)

@@ -141,6 +141,8 @@ class Session:
             random_weights=recipe.random_weights,
             device=self.study.device,
             precision=recipe.embeddings.precision,
+            include_preds=recipe.embeddings.include_preds,
+            dense=recipe.embeddings.dense,
             **recipe.encoder_kwargs,
         )
 

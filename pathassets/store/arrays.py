@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,8 +25,10 @@ import polars as pl
 
 from pathassets.errors import Reason, StoreError, StoreUnreachableError
 from pathassets.store import layout
-from pathassets.store.groups import ANNDATA, delete_group, is_done, mark_done, obs_frame, read_marker, write_elements
+from pathassets.store.groups import delete_group, is_done, mark_done, obs_frame, read_marker, write_elements
+from pathassets.store.patch_tokens import Grid, PatchTokens
 from pathassets.store.root import Root
+from pathassets.store.sharded import ShardedRows, finite_rows
 
 if TYPE_CHECKING:
     import zarr
@@ -35,14 +38,7 @@ log = logging.getLogger(__name__)
 NAME = "embeddings"
 OK, UNREADABLE = "ok", "unreadable"
 COORDINATES = "tile centres in level-0 pixels, x then y"
-_MAX_CHUNK_ROWS = 256
-_MIN_CHUNK_ROWS = 16
-
-
-def fits(rows: np.ndarray, dtype: str) -> bool:
-    """Whether all finite values of `rows` stay finite as `dtype`."""
-    finite = rows[np.isfinite(rows)]
-    return finite.size == 0 or float(np.abs(finite).max()) <= float(np.finfo(dtype).max)
+PREDICTIONS = "obsm/predictions"
 
 
 class EmbeddingsWriter:
@@ -60,6 +56,8 @@ class EmbeddingsWriter:
         n_tiles: Rows.
         dim: Length of an embedding.
         dtype: `float16` or `float32`.
+        n_classes: Probabilities that follow the embedding in each row; they go into `obsm["predictions"]`, float32.
+        grid: Shape of a tile's patch tokens, which follow those; they go into a group of their own (`patch_tokens`).
         shard_rows: Rows per shard; an unfinished group with another value is started anew.
         lock_timeout: Seconds to wait for another writer of the same group.
 
@@ -76,12 +74,26 @@ class EmbeddingsWriter:
         n_tiles: int,
         dim: int,
         dtype: str = "float16",
+        n_classes: int = 0,
+        grid: Grid | None = None,
         shard_rows: int = 512,
         lock_timeout: float = 0.0,
     ) -> None:
         self.root, self.slide_id, self.digest = root, slide_id, digest
         self.n_tiles, self.dim, self.dtype, self.shard_rows = n_tiles, dim, dtype, shard_rows
         self.group = layout.group_key(slide_id, digest, NAME)
+        self.tokens = None
+        if grid is not None:
+            self.tokens = PatchTokens(
+                root, slide_id, digest, n_tiles=n_tiles, grid=grid, dtype=dtype, shard_rows=shard_rows
+            )
+        self._x = self._rows("X", dim, dtype)
+        self._parts = [self._x]
+        if n_classes:
+            self._parts.append(self._rows(PREDICTIONS, n_classes, "float32"))
+        if self.tokens is not None:
+            self._parts.append(self.tokens.rows)
+        self._ends: list[int] = np.cumsum([prod(array.shape[1:]) for array in self._parts]).tolist()
         self.n_bad = 0
         self._lock_timeout = lock_timeout
         self._exit = ExitStack()
@@ -112,8 +124,13 @@ class EmbeddingsWriter:
 
     @property
     def done(self) -> bool:
-        """Whether the group is finished; there is then nothing to write."""
-        return is_done(self.root, self.group)
+        """Whether the group is finished, and that of the tokens; there is then nothing to write."""
+        return is_done(self.root, self.group) and (self.tokens is None or self.tokens.done)
+
+    @property
+    def groups(self) -> list[str]:
+        """Keys of what it writes: the embeddings, and their tokens."""
+        return [self.group, *([self.tokens.group] if self.tokens is not None else [])]
 
     @property
     def n_shards(self) -> int:
@@ -126,17 +143,14 @@ class EmbeddingsWriter:
 
     def missing_shards(self) -> list[int]:
         """The shards that are still to be written, in order."""
-        if self.done:
-            return []
-        there = set(self.root.keys(f"{self.group}/X"))
-        return [i for i in range(self.n_shards) if self._shard_key(i) not in there]
+        return [] if self.done else sorted(self._x.missing())
 
     def write_shard(self, shard: int, rows: np.ndarray, notes: pl.DataFrame | None = None) -> None:
         """Stores one whole shard; when this returns, no crash can lose it.
 
         Args:
             shard: Its number.
-            rows: Embeddings (k, dim), k as in `rows_of`; NaN where the tile could not be read.
+            rows: Embeddings (k, dim), k as in `rows_of`, and what follows them; NaN where the tile could not be read.
             notes: k rows of what becomes part of `obs`: `status` (`ok` or `unreadable`), `reason` and whatever was measured.
                 None: rows of NaN are unreadable, the others ok.
 
@@ -145,16 +159,21 @@ class EmbeddingsWriter:
             StoreError: `non_finite` when a row that is `ok` holds NaN or what `dtype` cannot hold; `disk_full`.
         """
         span = self.rows_of(shard)
-        if rows.shape != (span.stop - span.start, self.dim):
-            raise ValueError(f"shard {shard} takes ({span.stop - span.start}, {self.dim}), not {rows.shape}")
+        if rows.shape != (span.stop - span.start, self._ends[-1]):
+            raise ValueError(f"shard {shard} takes ({span.stop - span.start}, {self._ends[-1]}), not {rows.shape}")
         notes = _default_notes(rows) if notes is None else notes
         if notes.height != len(rows) or "status" not in notes.columns:
             raise ValueError(f"notes of shard {shard} need {len(rows)} rows with a status")
+        parts = np.split(rows, self._ends[:-1], axis=1)
         with np.errstate(over="ignore"):  # what overflows is found, and said, in the next line
-            values = rows.astype(self.dtype)
-        self._check_finite(shard, values, notes)
+            values = [part.astype(wanted.dtype) for wanted, part in zip(self._parts, parts, strict=True)]
+        for part in values:
+            self._check_finite(shard, part, notes)
         self._put_notes(shard, notes)
-        self._array[span] = values
+        for array, part in reversed(
+            [*zip(self._parts, values, strict=True)]
+        ):  # the embeddings last: they are the proof
+            array.write(span, part)
 
     def finish(self, obs: pl.DataFrame, uns: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Writes `obs`, `obsm["spatial"]`, `var`, `uns`, then the marker; the group is then readable for ever.
@@ -176,33 +195,45 @@ class EmbeddingsWriter:
             raise StoreError(f"cannot finish: {what}", reason=Reason.INTERNAL)
         notes = self._all_notes()
         full = obs.drop([name for name in notes.columns if name in obs.columns]).hstack(notes)
-        write_elements(self.root, self.group, self._elements(full, dict(uns or {})))
+        described = {"slide_id": self.slide_id, "digest": self.digest, "coordinates": COORDINATES, **(uns or {})}
+        if self.tokens is not None:
+            self.tokens.finish(full, tile_centres(full), described)
+        write_elements(self.root, self.group, self._elements(full, described))
         marker = mark_done(self.root, self.group, self._facts(notes))
         self.root.delete(layout.sidecar_prefix(self.group))
         return marker
 
     def _prepare(self) -> None:
-        """Makes the empty group, or clears one that was begun under another plan."""
+        """Makes the empty group, or clears one that was begun under another plan, or has lost its tokens."""
         plan_key = f"{layout.sidecar_prefix(self.group)}/plan.json"
         plan = json.dumps([self.n_tiles, self.dim, self.dtype, self.shard_rows]).encode()
-        if self.root.read_if_there(plan_key) != plan:
-            delete_group(self.root, self.group)
+        if self.root.read_if_there(plan_key) != plan or is_done(self.root, self.group):
+            for group in self.groups:
+                delete_group(self.root, group)
             self.root.put(plan_key, plan)
         self.root.clear_leftovers(layout.array_folder(self.slide_id, self.digest))
-        for key in (f"{self.group}/zarr.json", f"{self.group}/X/zarr.json"):
-            if not _is_json(self.root.read_if_there(key)):
-                self.root.delete(key)
-        self._array = self._open_array()
-        for shard in set(range(self.n_shards)) - set(self.missing_shards()):
+        for array in self._parts:
+            array.open()
+        again = self._x.missing()
+        for shard in sorted(set(range(self.n_shards)) - again):
             if not self._is_whole(shard):
                 log.warning("%s: shard %d is torn and is computed again", self.group, shard)
-                self.root.delete(self._shard_key(shard))
+                again.add(shard)
+        for array in self._parts:  # Zarr would read what it is about to write over
+            for shard in again - array.missing():
+                self.root.delete(array.shard_key(shard))
+
+    def _rows(self, path: str, width: int, dtype: str) -> ShardedRows:
+        shape = (self.n_tiles, width)
+        return ShardedRows(self.root, self.group, path, shape=shape, dtype=dtype, shard_rows=self.shard_rows)
 
     def _is_whole(self, shard: int) -> bool:
         """Whether a shard and its notes can be read, and agree on which rows are good; its bad ones are counted."""
         try:
-            rows, notes = np.asarray(self._array[self.rows_of(shard)]), self._notes(shard)
-            is_whole = notes.height == len(rows) and not _not_finite(rows, notes).any()
+            span, notes = self.rows_of(shard), self._notes(shard)
+            is_whole = notes.height == span.stop - span.start
+            for array in self._parts:
+                is_whole = is_whole and not _not_finite(array.read(span), notes).any()
         except StoreUnreachableError:
             raise
         except Exception:  # noqa: BLE001  a torn file makes libraries say what they like
@@ -210,30 +241,8 @@ class EmbeddingsWriter:
         self.n_bad += int((notes["status"] != OK).sum()) if is_whole else 0
         return is_whole
 
-    def _open_array(self) -> zarr.Array:
-        import zarr
-        from zarr.codecs import ZstdCodec
-
-        store = self.root.zarr(self.group, durable=True)
-        if not self.root.exists(f"{self.group}/zarr.json"):
-            zarr.create_group(store, zarr_format=3, attributes=ANNDATA)
-        if self.root.exists(f"{self.group}/X/zarr.json"):
-            return zarr.open_array(store, path="X", mode="r+").with_config({"write_empty_chunks": True})
-        return zarr.create_array(
-            store,
-            name="X",
-            shape=(self.n_tiles, self.dim),
-            dtype=self.dtype,
-            chunks=(_chunk_rows(self.shard_rows), self.dim),
-            shards=(self.shard_rows, self.dim),
-            compressors=ZstdCodec(level=1, checksum=True),
-            fill_value=float("nan"),
-            attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
-            config={"write_empty_chunks": True},
-        )
-
     def _shard_key(self, shard: int) -> str:
-        return f"{self.group}/X/c/{shard}/0"
+        return self._x.shard_key(shard)
 
     def _notes_key(self, shard: int) -> str:
         return f"{layout.sidecar_prefix(self.group)}/{shard}.parquet"
@@ -248,7 +257,7 @@ class EmbeddingsWriter:
 
     def _all_notes(self) -> pl.DataFrame:
         parts = [self._notes(i) for i in range(self.n_shards)]
-        return pl.concat(parts, how="diagonal_relaxed") if parts else _default_notes(np.zeros((0, self.dim)))
+        return pl.concat(parts, how="diagonal_relaxed") if parts else _default_notes(np.zeros((0, 1)))
 
     def _check_finite(self, shard: int, values: np.ndarray, notes: pl.DataFrame) -> None:
         wrong = _not_finite(values, notes)
@@ -262,12 +271,11 @@ class EmbeddingsWriter:
     def _elements(self, obs: pl.DataFrame, uns: dict[str, Any]) -> dict[str, Any]:
         import pandas as pd
 
-        described = {"slide_id": self.slide_id, "digest": self.digest, "coordinates": COORDINATES, **uns}
         return {
             "obs": obs_frame(obs),
             "var": pd.DataFrame(index=[str(i) for i in range(self.dim)]),
-            "obsm": {"spatial": tile_centres(obs)},
-            "uns": described,
+            "obsm/spatial": tile_centres(obs),
+            "uns": uns,
         }
 
     def _facts(self, notes: pl.DataFrame) -> dict[str, Any]:
@@ -321,6 +329,21 @@ class Embeddings:
         except (ValueError, RuntimeError, OSError) as error:
             raise self._corrupt(f"cannot be read between rows {start} and {stop} ({error})") from error
 
+    def iter_predictions(self, batch: int = 4096) -> Iterator[np.ndarray]:
+        """The classifier's probabilities in order, `batch` rows at a time, float32 (k, classes); bad tiles are NaN.
+
+        Raises:
+            StoreError: `store_corrupt` when there are none, or their bytes are not those that were written.
+        """
+        import zarr
+
+        try:
+            array = zarr.open_array(self.root.zarr(self.group), path=PREDICTIONS, mode="r")
+            for start in range(0, self.n_tiles, batch):
+                yield np.asarray(array[start : start + batch])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise self._corrupt(f"has no predictions that can be read ({error})") from error
+
     def read(self) -> np.ndarray:
         """All embeddings at once, float32 (n_tiles, dim)."""
         return self.rows(0, self.n_tiles)
@@ -366,25 +389,10 @@ def tile_centres(tiles: pl.DataFrame) -> np.ndarray:
 
 
 def _default_notes(rows: np.ndarray) -> pl.DataFrame:
-    good = np.isfinite(rows).all(axis=1)
-    status = pl.Series("status", np.where(good, OK, UNREADABLE).tolist(), dtype=pl.String)
+    status = pl.Series("status", np.where(finite_rows(rows), OK, UNREADABLE).tolist(), dtype=pl.String)
     return pl.DataFrame([status, pl.Series("reason", [None] * len(rows), dtype=pl.String)])
 
 
 def _not_finite(rows: np.ndarray, notes: pl.DataFrame) -> np.ndarray:
-    """Which rows (k, dim) hold what is no number although their tile could be read: bool (k,)."""
-    wrong: np.ndarray = ~np.isfinite(rows).all(axis=1) & (notes["status"] == OK).to_numpy()
-    return wrong
-
-
-def _is_json(data: bytes | None) -> bool:
-    try:
-        return bool(json.loads(data or b""))
-    except ValueError:
-        return False
-
-
-def _chunk_rows(shard_rows: int) -> int:
-    """Rows read at least when one is wanted: a divisor of the shard, or the shard where it has no useful one."""
-    best = max(d for d in range(1, min(shard_rows, _MAX_CHUNK_ROWS) + 1) if shard_rows % d == 0)
-    return best if best >= _MIN_CHUNK_ROWS else shard_rows
+    """Which rows (k, ...) hold what is no number although their tile could be read: bool (k,)."""
+    return ~finite_rows(rows) & (notes["status"] == OK).to_numpy()

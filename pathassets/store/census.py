@@ -18,7 +18,7 @@ from pathassets.store.root import Root
 from pathassets.store.schema import TABLES
 from pathassets.store.tables import Tables
 
-NAMING = ("embeddings", "derived_arrays")
+NAMING = ("embeddings", "derived_arrays", "patch_tokens")
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,14 @@ class Named:
     row: dict[str, Any]
 
     @property
+    def table(self) -> str:
+        """The table that names it."""
+        return (layout.table_slide(self.file) or ("", None))[0]
+
+    @property
     def is_embeddings(self) -> bool:
         """Whether the group holds embeddings, and not what was derived from them."""
-        return self.file.startswith(f"{layout.table_prefix('embeddings')}/")
+        return self.table == "embeddings"
 
 
 @dataclass

@@ -67,10 +67,13 @@ marker is unfinished and is not read. A new digest gets a new group; old ones ar
 | `X` | `n_tiles x dim`, float16 (float32 where values would overflow or the recipe asks), zstd; row i is `tile_id` i |
 | `obs` | the tile's columns of `tiles`, `status` (`ok` or `unreadable`), `reason`, what embedding it measured |
 | `obsm["spatial"]` | the tile's **centre** in level-0 pixels, x then y, as scanpy has it; its corner is in `obs` |
+| `obsm["predictions"]` | with `include_preds`: the classifier's probabilities, `n_tiles x classes`, float32 |
 | `uns` | slide, recipe, digest and the encoder's card in short |
 
 Rows that are not `ok` are `NaN`: take `adata[adata.obs["status"] == "ok"]` before computing.
 The marker `embeddings.done.json` has the rows, the type, the digest and the SHA-256 of every file of the group.
+Groups of `patch_tokens` (`tokens.zarr`, with `dense`) have `obsm["tokens"]`, `n_tiles x rows x columns x channels` from a tile's top
+left, one chunk for a few tiles: read them from `pathassets.Study(home).arrays(uri)["obsm/tokens"]`, not all at once.
 Groups of `derived_arrays` are AnnData without `X`: rows are the tiles that went in, named by `tile_id`.
 
 ## Tables

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 ANNDATA: dict[str, Any] = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
+MAPPING: dict[str, Any] = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 _NOT_IN_OBS = {*VOLATILE, "slide_id", "tiling", "digest", "code_version"}
 
 
@@ -97,7 +99,7 @@ def obs_frame(obs: pl.DataFrame) -> pd.DataFrame:
 
 
 def write_elements(root: Root, group: str, elements: Mapping[str, Any]) -> None:
-    """Writes AnnData elements (`obs`, `obsm`, ...) into a group, each replaced as a whole."""
+    """Writes AnnData elements (`obs`, `obsm`, `obsm/spatial`, ...) into a group, each replaced as a whole."""
     import anndata
     import zarr
 
@@ -106,4 +108,6 @@ def write_elements(root: Root, group: str, elements: Mapping[str, Any]) -> None:
     with root.workshop(group) as folder, anndata.settings.override(auto_shard_zarr_v3=False):
         target = zarr.open_group(folder, mode="a", zarr_format=3, attributes=ANNDATA)
         for name, value in elements.items():
-            anndata.io.write_elem(target, name, value)
+            parent, _, last = name.rpartition("/")
+            inside = zarr.open_group(folder / parent, mode="a", zarr_format=3, attributes=MAPPING) if parent else target
+            anndata.io.write_elem(inside, last, value)

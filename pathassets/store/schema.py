@@ -9,28 +9,18 @@ from __future__ import annotations
 
 from pathassets.core.qc import QC_COLUMNS
 from pathassets.errors import Reason
+from pathassets.store.columns import FROM as _FROM
+from pathassets.store.columns import MADE_BY as _MADE_BY
+from pathassets.store.columns import MADE_FROM as _MADE_FROM
+from pathassets.store.columns import RECIPE as _RECIPE
+from pathassets.store.columns import SLIDE as _SLIDE
+from pathassets.store.columns import TILE as _TILE
+from pathassets.store.schema_outputs import PATCH_TOKENS, PREDICTIONS
 from pathassets.store.spec import BOOL, FLOAT, FLOAT32, FLOATS, INT, SIZES, TEXT, TEXTS, TIME, VECTOR, Column, TableSpec
 
 STATUSES = ("ok", "flagged", "empty", "failed")
 # What may differ between runs that make the same numbers.
 VOLATILE = ("run_id", "created_at", "pathassets_version")
-
-_SLIDE = Column("slide_id", TEXT, "Slide: slug of the file's stem and eight hex digits of its content")
-_TILE = Column("tile_id", INT, "Tile, counted from 0 in grid order within slide and tiling")
-_RECIPE = Column("recipe", TEXT, "Recipe: `<tiling>/<name>`")
-_FROM = Column("embeddings_digest", TEXT, "Digest of the embeddings that this was made from")
-_MADE_BY = (
-    Column("digest", TEXT, "Digest of everything that this row was made from", optional=True),
-    Column("code_version", TEXT, "Version of the algorithm with its options", optional=True),
-    Column("run_id", TEXT, "Dagster's run that wrote this row; empty outside Dagster", optional=True),
-    Column("created_at", TIME, "When this row was written, UTC", optional=True),
-    Column("pathassets_version", TEXT, "Version of pathassets that wrote this row", optional=True),
-)
-_MADE_FROM = (
-    Column("options", TEXT, "Options in force and the algorithm's version, as JSON", optional=True),
-    Column("inputs", TEXT, "Digests of what it was made from: upstream assets, files, weights; as JSON", optional=True),
-    Column("libraries", TEXT, "Versions of Python and of the libraries that mattered, as JSON", optional=True),
-)
 
 _SLIDES = TableSpec(
     "slides",
@@ -370,6 +360,7 @@ TABLES: dict[str, TableSpec] = {
     spec.name: spec
     for spec in (
         _SLIDES, _TISSUES, _TILES, _EMBEDDINGS, _SLIDE_VECTORS, _DOMAINS, _DOMAIN_SUMMARY, _TEXT_SCORES,
+        PREDICTIONS, PATCH_TOKENS,
         _OUTCOMES, _TIMINGS, _DERIVED_ARRAYS, _ENCODERS, _TERM_EMBEDDINGS, _SLIDE_MAP, _COHORT_MAP,
     )
 }  # fmt: skip
