@@ -115,3 +115,39 @@ def report_study(study: Study, slide: str | None, path: Path, *, cohort: bool, f
     target.put_bytes(file.name, text.encode())
     say(f"{file} ({len(text) / 1e6:.1f} MB)" + (", unchanged" if target.unchanged else ""))
     return 0
+
+
+def embed_patches_to(
+    folder: Path,
+    out: Path,
+    encoder: str,
+    weights: Path | None,
+    *,
+    random_weights: bool,
+    device: str,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Embeds a folder of patches into a file; exit code 1 when pictures were left out.
+
+    Raises:
+        ConfigError: The folder is none or holds no picture that can be read; the file is there already, or of another kind.
+        EncoderError: The encoder cannot be had.
+    """
+    from pathassets.encoders import load_encoder
+    from pathassets.exports.patches import check_target, embed_patches, write_patches
+
+    file = out.expanduser().resolve()
+    check_target(file, force=force)
+    loaded = load_encoder(encoder, weights=weights, random_weights=random_weights, device=device)
+    patches = embed_patches(folder.expanduser(), loaded)
+    for path, why in patches.failed.items():
+        if not as_json:
+            say(f"left out: {path}: {why}")
+    write_patches(patches, file, force=force)
+    if as_json:
+        print_json({"file": file, "embedded": len(patches.table), "left_out": patches.failed})
+    else:
+        missing = f", {len(patches.failed)} left out" if patches.failed else ""
+        say(f"{len(patches.table)} pictures, {loaded.dim} numbers each: {file}{missing}")
+    return 1 if patches.failed else 0

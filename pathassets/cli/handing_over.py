@@ -1,4 +1,4 @@
-"""The commands export, import and report, with their arguments.
+"""The commands export, import, report and embed-patches, with their arguments.
 
 Belongs here: one function per command, thin. Does not belong: what they do (`exporting`, `importing`).
 """
@@ -81,4 +81,31 @@ def report(
     raise typer.Exit(report_study(study_at(home), slide, to, cohort=cohort, force=force))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"export": export_results, "import": import_results, "report": report}
+def embed_folder(
+    folder: Annotated[
+        Path, typer.Argument(help="PNG, JPEG and TIFF pictures, in subfolders too; hidden files are passed over.")
+    ],
+    encoder: Annotated[str, typer.Option(help="Encoder to use; `pathassets encoders` lists them.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .h5ad or .parquet.")],
+    weights: Annotated[Path | None, typer.Option(help="Local weight file of the encoder.")] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help="Use untrained weights.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Embed a folder of patches into one file, without a study."""
+    from pathassets.cli.exporting import embed_patches_to
+
+    raise typer.Exit(
+        embed_patches_to(
+            folder, out, encoder, weights, random_weights=random_weights, device=device, force=force, as_json=as_json
+        )
+    )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "export": export_results,
+    "import": import_results,
+    "report": report,
+    "embed-patches": embed_folder,
+}

@@ -170,9 +170,7 @@ class EmbeddingsWriter:
         for part in values:
             self._check_finite(shard, part, notes)
         self._put_notes(shard, notes)
-        for array, part in reversed(
-            [*zip(self._parts, values, strict=True)]
-        ):  # the embeddings last: they are the proof
+        for array, part in zip(self._parts[::-1], values[::-1], strict=True):  # the embeddings last: they are the proof
             array.write(span, part)
 
     def finish(self, obs: pl.DataFrame, uns: Mapping[str, Any] | None = None) -> dict[str, Any]:
