@@ -288,11 +288,21 @@ for _name, _command in COMMANDS.items():
 
 @app.command()
 def encoders(
-    name: Annotated[str | None, typer.Argument(help="One encoder; none = all cards.")] = None, as_json: AsJson = False
+    name: Annotated[str | None, typer.Argument(help="One encoder; none = all cards.")] = None,
+    golden: Annotated[
+        bool, typer.Option("--golden", help="Record its vector of a drawn tile in the home folder, or compare it.")
+    ] = False,
+    weights: Annotated[Path | None, typer.Option(help="With --golden: local weight file.")] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help="With --golden: untrained.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Encoders that are known: dimensions, tile size, licence, whether weights are here."""
-    from pathassets.cli.reporting import print_encoders
+    from pathassets.cli.reporting import print_encoders, print_golden
 
+    if golden and name:
+        folder = (home or home_from_environment()).expanduser()
+        raise typer.Exit(print_golden(folder, name, weights, random_weights=random_weights, as_json=as_json))
     print_encoders(name, as_json=as_json)
 
 

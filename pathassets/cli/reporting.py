@@ -6,6 +6,8 @@ Belongs here: turning stored rows into what a terminal or a program reads. Does 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -104,6 +106,25 @@ def print_encoders(name: str | None, *, as_json: bool) -> None:
         say(
             "`pathassets encoders NAME` shows a whole card; also by name: timm/resnet50, resnet50_imagenet, exported (docs/encoders.md)"
         )
+
+
+def print_golden(home: Path, name: str, weights: Path | None, *, random_weights: bool, as_json: bool) -> int:
+    """Records what an encoder gives for a drawn tile, or compares it with the record; exit code 1 when it gives other numbers."""
+    from pathassets.encoders import load_encoder
+    from pathassets.steps.golden import check_golden
+
+    encoder = load_encoder(name, weights=weights, random_weights=random_weights, device="cpu", precision="fp32")
+    found = check_golden(home, encoder)
+    if as_json:
+        print_json({**asdict(found), "is_same": found.is_same})
+    elif found.is_new:
+        say(f"recorded in {found.path}")
+    else:
+        how = "the same numbers" if found.is_same else "other numbers"
+        say(f"{how} as in {found.path}: cosine {found.cosine:.6f}, relative error {found.max_rel_error:.2g}")
+        for library, (then, now) in found.changes.items():
+            say(f"{library}: {then} then, {now} now")
+    return 0 if found.is_same else 1
 
 
 def _whether_here(here: bool) -> str:

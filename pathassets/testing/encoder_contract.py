@@ -23,7 +23,8 @@ SMALL_PATCHES = 4
 
 
 def check_encoder(encoder: Encoder) -> None:
-    """What every encoder promises: its card's dimension, finite numbers, the same twice, no matter the batch or precision.
+    """What every encoder promises: its card's dimension, finite numbers that follow the tile, the same twice, no matter the
+    batch or precision; what is asked for besides is of its shape, and classes are probabilities.
 
     Args:
         encoder: A loaded encoder; text is checked where its card says that it has a text tower.
@@ -38,12 +39,14 @@ def check_encoder(encoder: Encoder) -> None:
     assert vectors.dtype == np.float32, f"embeddings are float32, not {vectors.dtype}"
     assert np.isfinite(vectors).all(), "embeddings of ordinary tiles are not finite"
     assert np.array_equal(encoder(tiles), vectors), "the same tiles gave other numbers the second time"
+    assert np.ptp(vectors, axis=0).any(), "three different tiles gave one and the same vector"
     alone = np.concatenate([encoder(tile[None]) for tile in tiles])
     error = np.abs(alone - vectors).max() / np.abs(vectors).max()
     assert error <= TOLERANCE[encoder.precision], f"a tile's embedding depends on its batch: relative error {error:.2g}"
     assert encoder(tiles[:0]).shape == (0, encoder.card.dim), "no tiles must give no rows"
     _check_precision(encoder, tiles)
     _check_preprocessing(encoder, tiles)
+    _check_outputs(encoder, tiles, vectors)
     if encoder.card.has_text:
         _check_text(encoder)
 
@@ -93,10 +96,9 @@ def small_kwargs(name: str) -> dict[str, Any]:
 
 
 def _check_precision(encoder: Encoder, tiles: np.ndarray) -> None:
-    if encoder.precision != "fp32":
-        return
-    agreement = encoder.at("bf16").agreement(tiles)
-    assert agreement.cosine >= MIN_COSINE, f"in bf16 a tile's vector has cosine {agreement.cosine:.3f} to that in fp32"
+    reduced = encoder.at("bf16") if encoder.precision == "fp32" else encoder
+    cosine = reduced.agreement(tiles).cosine
+    assert cosine >= MIN_COSINE, f"in {reduced.precision} a tile's vector has cosine {cosine:.3f} to that in fp32"
 
 
 def _check_preprocessing(encoder: Encoder, tiles: np.ndarray) -> None:
@@ -112,6 +114,17 @@ def _check_preprocessing(encoder: Encoder, tiles: np.ndarray) -> None:
     if card.crop == "center" or edge == card.input_px:
         assert np.abs(back - seen).max() < 0.01, "preprocessing does something else than the card's mean and std"
     assert np.allclose(exact(inputs, preprocess=False), exact(tile), rtol=1e-4, atol=1e-5), "inputs and tile differ"
+
+
+def _check_outputs(encoder: Encoder, tiles: np.ndarray, vectors: np.ndarray) -> None:
+    found, layout = encoder.outputs(tiles), encoder.layout
+    assert np.array_equal(found.vectors, vectors), "with what was asked for besides, vectors are others"
+    if found.probabilities is not None:
+        assert found.probabilities.shape == (len(tiles), layout.n_classes), f"classes: {found.probabilities.shape}"
+        assert np.abs(found.probabilities.sum(axis=1) - 1).max() < 1e-4, "probabilities of classes do not sum to one"
+    if found.tokens is not None:
+        assert found.tokens.shape == (len(tiles), *(layout.grid or ())), f"patch tokens: {found.tokens.shape}"
+        assert np.isfinite(found.tokens).all(), "patch tokens of ordinary tiles are not finite"
 
 
 def _check_text(encoder: Encoder) -> None:
