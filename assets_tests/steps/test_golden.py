@@ -36,9 +36,7 @@ def test_another_activation_or_another_resizing_is_noticed(encoder, tmp_path, mo
     resize = torch.nn.functional.interpolate
     with monkeypatch.context() as other:
         other.setattr(torch.nn.GELU, "forward", lambda self, x: x.relu())
-        found = check_golden(tmp_path, encoder)
-        assert not found.is_same
-        assert found.cosine > 0.99, "it is still the same network"
+        assert not check_golden(tmp_path, encoder).is_same
     with monkeypatch.context() as other:
         other.setattr(
             "pathassets.encoders.preprocess.functional.interpolate",
