@@ -63,7 +63,15 @@ def test_derived_tables_come_after_the_embeddings_that_they_are_judged_by():
     order = list(TABLES)
     assert order.index("tiles") < order.index("embeddings")
     derived = {name for name, spec in TABLES.items() if spec.derived}
-    others = {"slide_vectors", "domains", "domain_summary", "text_scores", "predictions", "patch_tokens", "derived_arrays"}
+    others = {
+        "slide_vectors",
+        "domains",
+        "domain_summary",
+        "text_scores",
+        "predictions",
+        "patch_tokens",
+        "derived_arrays",
+    }
     assert others | {"slide_map", "cohort_map"} == derived
     assert all(order.index(name) > order.index("embeddings") for name in derived)
 
