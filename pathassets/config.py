@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from tomlkit.exceptions import TOMLKitError
 
+from pathassets.encoders.slide import check_recipe
 from pathassets.errors import ConfigError
 from pathassets.links import checked_url
 from pathassets.recipes import (
@@ -27,6 +28,7 @@ from pathassets.recipes import (
     Tiling,
     TissueOptions,
     VectorOptions,
+    is_file,
 )
 from pathassets.slides.places import has_password, is_uri
 from pathassets.store.layout import STORE
@@ -149,6 +151,12 @@ class Study(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _tiles_that_slide_encoders_take(self) -> Study:
+        for recipe in self.recipes:
+            check_recipe(recipe)
+        return self
+
+    @model_validator(mode="after")
     def _no_secrets(self) -> Study:
         if any(has_password(place) for place in self.inbox):
             raise ValueError(
@@ -263,6 +271,8 @@ def _with_recipes(data: dict[str, Any]) -> dict[str, Any]:
     """Tilings and recipes refer to each other by name in the file; here they become whole objects."""
     tilings = {name: _tiling(name, value) for name, value in (data.get("tilings") or {}).items()}
     tilings.setdefault(DEFAULT_TILING, Tiling(name=DEFAULT_TILING, mpp=0.5))
+    if data.get("vectors"):
+        data = {**data, "vectors": _located(data["home"], _plain(data["vectors"]))}
     raw = data.get("recipes")
     recipes = [{"encoder": "demo-vlm"}] if raw is None else raw
     return {**data, "tilings": tilings, "recipes": tuple(_recipe(item, tilings, data) for item in recipes)}
@@ -285,9 +295,24 @@ def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Reci
     shared = {"text": {"terms": DEFAULT_TERMS}}
     for part in ("embeddings", "predictions", "vectors", "domains", "text"):
         item[part] = {**shared.get(part, {}), **_plain(data.get(part)), **_plain(item.get(part))}
+    item["vectors"] = _located(data["home"], item["vectors"])
     if item.get("weights"):
         item["weights"] = str((Path(data["home"]) / str(item["weights"])).expanduser())
     return Recipe(**item)
+
+
+def _located(home: Any, vectors: dict[str, Any]) -> dict[str, Any]:
+    """Options of slide vectors with the files that they name as absolute paths."""
+
+    def path(file: Any) -> str:
+        return str((Path(home) / str(file)).expanduser())
+
+    found = dict(vectors)
+    if isinstance(found.get("methods"), list | tuple):
+        found["methods"] = [path(name) if is_file(str(name)) else name for name in found["methods"]]
+    if isinstance(found.get("weights"), dict):
+        found["weights"] = {name: path(file) for name, file in found["weights"].items()}
+    return found
 
 
 def _plain(options: Any) -> dict[str, Any]:

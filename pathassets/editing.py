@@ -15,6 +15,9 @@ from pathassets.config import CONFIG_FILE, Study
 from pathassets.errors import ConfigError
 from pathassets.recipes import Tiling, slug
 
+# What the command line says of a recipe besides its encoder and tiling.
+GIVEN = ("weights", "random_weights", "vectors")
+
 
 def add_recipes(
     home: Path,
@@ -24,6 +27,8 @@ def add_recipes(
     mpp: float | None = None,
     weights: str | None = None,
     random_weights: bool = False,
+    slide_encoder: str | None = None,
+    slide_weights: str | None = None,
     replace: bool = False,
 ) -> list[str]:
     """Writes recipes for `encoders` into the settings file, so that the daemon, the UI and the next run know them.
@@ -35,6 +40,8 @@ def add_recipes(
         mpp: µm per pixel; None = the first tiling's.
         weights: Local weight file for the (single) encoder.
         random_weights: Mark the recipes as untrained.
+        slide_encoder: Slide encoder of the (single) encoder's tiles, beside the study's other methods.
+        slide_weights: Its local weight file.
         replace: Drop the recipes that are there (the template's, in a new study).
 
     Returns:
@@ -47,12 +54,22 @@ def add_recipes(
         given["weights"] = str(Path(weights).resolve())
     if random_weights:
         given["random_weights"] = True
+    if slide_encoder:
+        given["vectors"] = _with_slide_encoder(study, slide_encoder, slide_weights)
     if encoders:
         wanted = [{"name": slug(name), "encoder": name, "tiling": tiling.name} for name in encoders]
     else:  # the recipes that are there, with all that they say, at the new tiling
         wanted = [{**item, "tiling": tiling.name} for item in _written_recipes(study)]
     _write_recipes(study, tiling, wanted, given, replace)
     return list(dict.fromkeys(f"{tiling.name}/{item['name']}" for item in wanted))
+
+
+def _with_slide_encoder(study: Study, name: str, weights: str | None) -> dict[str, Any]:
+    """The study's options of slide vectors with a slide encoder more."""
+    options = study.vectors
+    methods = [*dict.fromkeys((*options.methods, name))]
+    files = options.weights | ({name: str(Path(weights).resolve())} if weights else {})
+    return {"methods": methods, **({"weights": files} if files else {})}
 
 
 def retiled(study: Study, *, tile_px: int | None, mpp: float | None) -> Tiling:
@@ -96,9 +113,10 @@ def _write_recipes(
         there = known.get((item["tiling"], item["name"]))
         if there is None:
             recipes.append(tomlkit.item({**item, **given}))
-        elif given and {key: there.get(key) for key in ("weights", "random_weights")} != given:
-            for key in ("weights", "random_weights"):
-                there.pop(key, None)
+        elif given and {key: there.get(key) for key in GIVEN} != given:
+            for key in GIVEN:
+                if key in given or key != "vectors":
+                    there.pop(key, None)
             there.update(given)
     after = tomlkit.dumps(document)
     if after != before:

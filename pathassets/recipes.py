@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # No double or outer underscore: `<tiling>__<recipe>` names files and groups and must read back.
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+REDUCTIONS = ("mean", "max", "median", "std")
+"""Slide vectors that need no network."""
 
 
 def digest(*parts: Any) -> str:
@@ -207,10 +210,57 @@ class PredictionOptions(Options):
         return classes
 
 
-class VectorOptions(Options):
-    """Which reductions of a slide's embeddings become slide vectors."""
+def is_file(method: str) -> bool:
+    """Whether a method of slide vectors is a file that `pathassets train-abmil` wrote, and no name."""
+    return method.endswith(".safetensors")
 
-    methods: tuple[Literal["mean", "max", "median", "std"], ...] = ("mean",)
+
+def slide_vector_name(method: str) -> str:
+    """What the column `method` of `slide_vectors` calls a method: its name; of a file the name without folder and ending."""
+    return PurePath(method).stem if is_file(method) else method
+
+
+class VectorOptions(Options):
+    """How a slide's embeddings become slide vectors.
+
+    Attributes:
+        methods: Reductions (mean, max, median, std), slide encoders by name, and files that `pathassets train-abmil` wrote. The
+            first is what the slide map shows.
+        weights: Local files of named slide encoders' weights; those that are not named come from the card's own source.
+    """
+
+    methods: tuple[str, ...] = ("mean",)
+    weights: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VectorOptions:
+        names = [slide_vector_name(method) for method in self.methods]
+        if not names or not all(names) or len(set(names)) != len(names):
+            raise ValueError("vectors.methods names one method at least, and each once")
+        without = sorted(set(self.weights) - set(self.methods))
+        if without:
+            raise ValueError(f"vectors.weights names {without[0]!r}, which vectors.methods does not")
+        return self
+
+    @property
+    def reductions(self) -> tuple[str, ...]:
+        """The methods that need no network."""
+        return tuple(method for method in self.methods if method in REDUCTIONS)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The methods that are slide encoders."""
+        return tuple(method for method in self.methods if method not in REDUCTIONS)
+
+    @property
+    def first(self) -> str:
+        """The first method, as the column `method` calls it."""
+        return slide_vector_name(self.methods[0])
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What numbers depend on here: where a file of weights lies does not count, its hash does (elsewhere)."""
+        return {"methods": [slide_vector_name(method) for method in self.methods]}
 
 
 class DomainOptions(Options):

@@ -60,7 +60,9 @@ tiling = "px224_mpp050"
 # dense = false            # true: every patch's vector, too (table patch_tokens); `run --dry-run` says how many GB that is
 
 [vectors]
-# methods = ["mean"]       # any of mean, max, median, std
+# methods = ["mean"]       # any of mean, max, median, std; slide encoders by name (`pathassets encoders`), in [recipes.vectors] of the
+                           # recipe whose tiles they take; files that `pathassets train-abmil` wrote. The first is the slide map's
+# weights = { "gigapath-slide" = "/data/weights/slide_encoder.pth" }   # local files of slide encoders; else the hub's cache, or the hub
 
 [domains]
 # preset = "tutorial"      # resolution 0.2 on smoothed features

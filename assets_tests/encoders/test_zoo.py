@@ -126,7 +126,7 @@ def test_names_of_other_frameworks_mean_ours(other, ours):
 
 
 def test_no_name_means_two_encoders():
-    others = [other for encoder in zoo._tables()["encoders"].values() for other in encoder.get("also", [])]
+    others = [other for encoder in zoo.tables()["encoders"].values() for other in encoder.get("also", [])]
     assert len(others) == len(set(others))
     assert not set(others) & set(NAMES)
 

@@ -19,7 +19,7 @@ from pathassets.cli.console import print_json, print_rows
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.environment import alert_webhook
 from pathassets.errors import ConfigError, PathassetsError
-from pathassets.recipes import Recipe
+from pathassets.recipes import Recipe, is_file, slide_vector_name
 from pathassets.steps.session import Session
 
 SHOWN = ("dagster", "torch", "torchvision", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs",
@@ -55,6 +55,8 @@ def diagnose(study: Study) -> Iterator[Line]:
         yield _tried(f"weights of {recipe.key}", partial(_weights, study, recipe))
         if recipe.embeddings.dense:
             yield _tried(f"patch tokens of {recipe.key}", partial(_tokens, recipe))
+        for method in recipe.vectors.encoders:
+            yield _tried(f"{slide_vector_name(method)} of {recipe.key}", partial(_slide_weights, study, recipe, method))
     yield from _dagster(study)
     yield _tried("alerts", _alerts)
 
@@ -223,6 +225,21 @@ def _tokens(recipe: Recipe) -> str:
     return (
         f"{shape} numbers, {size / 1e3:.0f} kB for each tile, {size / 1e4:.0f} GB for 100,000 tiles before compression"
     )
+
+
+def _slide_weights(study: Study, recipe: Recipe, method: str) -> str:
+    from pathassets.encoders import check_licence
+    from pathassets.encoders.slide import check_slide_access, get_slide_card
+    from pathassets.steps.slide_vector import check_trained
+
+    weights = recipe.vectors.weights.get(method)
+    random = recipe.random_weights and weights is None
+    found = check_slide_access(method, weights=weights, random_weights=random)
+    if is_file(method):
+        check_trained(recipe, Session(study).weights_sha256(recipe))
+    elif not random:
+        check_licence(get_slide_card(method), study.licences)
+    return found
 
 
 # -- Dagster -----------------------------------------------------------------------------------------------------------

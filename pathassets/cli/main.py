@@ -131,6 +131,10 @@ def run(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Use untrained weights; every output says so.")
     ] = False,
+    slide_encoder: Annotated[
+        str | None, typer.Option(help="Slide encoder over its tiles; written into pathassets.toml too.")
+    ] = None,
+    slide_weights: Annotated[Path | None, typer.Option(help="Local weight file of the slide encoder.")] = None,
     tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels.", min=8, max=8192)] = None,
     mpp: Annotated[float | None, typer.Option(help="Resolution of tiles, µm per pixel.", min=0.05, max=100)] = None,
     device: Annotated[
@@ -153,6 +157,8 @@ def run(
         encoders=tuple(encoder or ()),
         weights=weights,
         random_weights=random_weights,
+        slide_encoder=slide_encoder,
+        slide_weights=slide_weights,
         tile_px=tile_px,
         mpp=mpp,
         device=device,

@@ -8,18 +8,24 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pathassets.cli.console import print_json, print_rows, say
 from pathassets.config import Study
+from pathassets.errors import UnknownEncoderError
 from pathassets.exports.tables import flat
 from pathassets.steps.nodes import chain
 from pathassets.steps.outcomes import known_outcomes
 from pathassets.steps.session import Session
 from pathassets.store.index import indexed
 
+if TYPE_CHECKING:
+    from pathassets.encoders.card import Card
+
+_TILE_COLUMNS = ("name", "dim", "tile_px", "mpp", "params_m", "pooling", "licence", "gated", "weights")
+_SLIDE_COLUMNS = ("name", "dim", "takes", "tile_px", "mpp", "params_m", "licence", "gated", "weights")
 _NAMES = {"tiling": pl.String, "recipe": pl.String, "step": pl.String}
 
 
@@ -89,20 +95,23 @@ def print_query(study: Study, query: str, output: str) -> None:
 
 def print_encoders(name: str | None, *, as_json: bool) -> None:
     """Cards, and whether their weights are on this machine."""
-    from pathassets.encoders import get_card, list_cards, weights_are_here
+    from pathassets.encoders import list_cards
+    from pathassets.encoders.slide import list_slide_cards
 
-    cards = [get_card(name)] if name else list_cards()
-    rows = [
-        {**card.to_row(), "pipeline": list(card.pipeline), "weights": _whether_here(weights_are_here(card.name))}
-        for card in cards
-    ]
+    if name:
+        rows = [_card_row(card) for card in _cards_called(name)]
+    else:
+        rows = [_card_row(card) for card in [*list_cards(), *list_slide_cards()]]
     if as_json:
         print_json(rows)
     elif name:
-        for field, value in {**rows[0], "terms": cards[0].terms, "pipeline": " → ".join(cards[0].pipeline)}.items():
-            say(f"{field:15} {'' if value is None else value}")
+        for row in rows:
+            for field, value in row.items():
+                say(f"{field:15} {'' if value is None else ' → '.join(value) if field == 'pipeline' else value}")
     else:
-        print_rows(rows, ("name", "dim", "tile_px", "mpp", "params_m", "pooling", "licence", "gated", "weights"))
+        print_rows([row for row in rows if row["kind"] == "tile"], _TILE_COLUMNS, title="Tile encoders")
+        slides = [row | {"takes": ", ".join(row["takes"])} for row in rows if row["kind"] == "slide"]
+        print_rows(slides, _SLIDE_COLUMNS, title="Slide encoders")
         say(
             "`pathassets encoders NAME` shows a whole card; also by name: timm/resnet50, resnet50_imagenet, exported (docs/encoders.md)"
         )
@@ -125,6 +134,35 @@ def print_golden(home: Path, name: str, weights: Path | None, *, random_weights:
         for library, (then, now) in found.changes.items():
             say(f"{library}: {then} then, {now} now")
     return 0 if found.is_same else 1
+
+
+def _cards_called(name: str) -> list[Card]:
+    """The tile encoder and the slide encoder of a name: `chief` is both, in the words of others."""
+    from pathassets.encoders import get_card
+    from pathassets.encoders.slide import get_slide_card
+
+    found: list[Card] = []
+    try:
+        found.append(get_slide_card(name))
+    except UnknownEncoderError:
+        return [get_card(name)]
+    try:
+        return [get_card(name), *found]
+    except UnknownEncoderError:
+        return found
+
+
+def _card_row(card: Card) -> dict[str, Any]:
+    """A card with its kind, its terms and whether it could be used now."""
+    from pathassets.encoders import EncoderCard, weights_are_here
+    from pathassets.encoders.slide import SlideCard, slide_weights_are_here
+
+    if isinstance(card, SlideCard):
+        here = "cannot run" if card.missing else _whether_here(slide_weights_are_here(card))
+        return {"kind": "slide", **card.to_row(), "weights": here, "terms": card.terms}
+    assert isinstance(card, EncoderCard)
+    here = _whether_here(weights_are_here(card.name))
+    return {"kind": "tile", **card.to_row(), "pipeline": list(card.pipeline), "weights": here, "terms": card.terms}
 
 
 def _whether_here(here: bool) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathassets.cli.console import log_to, print_json, print_rows, say, watching
 from pathassets.config import CONFIG_FILE, Study, check_home, init_home
-from pathassets.editing import add_recipes
+from pathassets.editing import add_recipes, retiled
 from pathassets.errors import ConfigError, Reason, StudyError
 from pathassets.slides.places import has_password, is_uri
 from pathassets.steps.chain import pending
@@ -38,6 +38,8 @@ class Request:
     encoders: tuple[str, ...] = ()
     weights: Path | None = None
     random_weights: bool = False
+    slide_encoder: str | None = None
+    slide_weights: Path | None = None
     tile_px: int | None = None
     mpp: float | None = None
     device: str | None = None
@@ -50,7 +52,8 @@ class Request:
     @property
     def changes_recipes(self) -> bool:
         """Whether the settings file has to learn something first."""
-        return bool(self.encoders or self.tile_px or self.mpp or self.random_weights or self.weights)
+        asked = (self.encoders, self.tile_px, self.mpp, self.random_weights, self.weights, self.slide_encoder)
+        return any(asked) or self.slide_weights is not None
 
 
 def run_study(request: Request) -> int:
@@ -87,6 +90,8 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
             mpp=request.mpp,
             weights=str(request.weights) if request.weights else None,
             random_weights=request.random_weights,
+            slide_encoder=request.slide_encoder,
+            slide_weights=str(request.slide_weights) if request.slide_weights else None,
             replace=request.home / CONFIG_FILE in fresh,
         )
     study = study_of(request)
@@ -112,6 +117,30 @@ def _check_asked_for(request: Request) -> None:
         weights_digest(name, weights=request.weights, random_weights=request.random_weights, download=True)
         if request.weights:
             load_encoder(name, weights=request.weights, device="cpu")  # a file that is no weights is refused here
+    if request.slide_encoder or request.slide_weights:
+        _check_slide_encoder(request)
+
+
+def _check_slide_encoder(request: Request) -> None:
+    """The same for a slide encoder: it must be there, allowed, and take the tiles that it would be given."""
+    from pathassets.encoders import canonical, check_licence
+    from pathassets.encoders.slide import get_slide_card, load_slide_encoder, slide_weights_digest
+
+    name = request.slide_encoder
+    if name is None or len(request.encoders) != 1:
+        raise ConfigError(
+            "--slide-encoder goes with exactly one --encoder, and --slide-weights with it",
+            remedy="Name the encoder whose tiles it takes, as --encoder gigapath --slide-encoder gigapath-slide.",
+        )
+    study, card = study_of(request), get_slide_card(name)
+    card.check_runs()
+    card.check_tiles(canonical(request.encoders[0]), retiled(study, tile_px=request.tile_px, mpp=request.mpp))
+    random = request.random_weights and request.slide_weights is None
+    if not random:
+        check_licence(card, study.licences)
+    slide_weights_digest(name, weights=request.slide_weights, random_weights=random, download=True)
+    if request.slide_weights:
+        load_slide_encoder(name, weights=request.slide_weights, device="cpu")
 
 
 def _tiling_used(node: Node, nodes: Sequence[Node]) -> bool:
@@ -150,17 +179,20 @@ def check_paths(request: Request) -> None:
 
 
 def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
-    """Refuses unknown encoders, absent weights and absent devices before a night's work starts.
+    """Refuses unknown encoders, absent weights, slide encoders that want other tiles, and absent devices before a night's work.
 
     Raises:
         EncoderError: With the reason and the remedy.
     """
     from pathassets.encoders import check_device
+    from pathassets.steps.slide_vector import check_trained
 
     session = Session(study)
     check_device(study.device)
     for recipe in {node.recipe.key: node.recipe for node in nodes if node.recipe is not None}.values():
-        session.weights_sha256(recipe, download=True)
+        tiles = session.weights_sha256(recipe, download=True)
+        session.slide_weights(recipe, download=True)
+        check_trained(recipe, tiles)
 
 
 def _registered(session: Session, request: Request) -> list[str]:

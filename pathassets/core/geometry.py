@@ -29,6 +29,17 @@ def mpp_to_power(mpp: float) -> float:
     return UM_PER_PX_AT_1X / mpp
 
 
+def nominal_mpp(tiling: Tiling) -> float | None:
+    """µm per pixel of the tiles of `tiling` as far as it says so of all slides; None where that depends on the slide."""
+    if tiling.mpp is not None:
+        return tiling.mpp
+    if tiling.power is not None:
+        return power_to_mpp(tiling.power)
+    if isinstance(tiling.tile_um, str):
+        return power_to_mpp(float(tiling.tile_um[:-1]))
+    return tiling.tile_um / tiling.tile_hw[1] if tiling.tile_um is not None else None
+
+
 @dataclass(frozen=True)
 class TileSize:
     """A tiling on one slide, in numbers.

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pathassets.recipes import REDUCTIONS
+
 Chunk = tuple[NDArray[np.floating], NDArray[np.integer]]
 Key = tuple[str, int | None]
-METHODS = ("mean", "max", "median", "std")
+METHODS = REDUCTIONS
 # What the median may hold at once: 256 MiB are 670 columns of 100,000 tiles.
 MEDIAN_BYTES = 256 * 2**20
 

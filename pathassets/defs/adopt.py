@@ -165,6 +165,7 @@ def _note_weights(session: Session) -> None:
     for recipe in session.study.recipes:
         try:
             session.weights_sha256(recipe)
+            session.slide_weights(recipe)
         except EncoderError as error:
             log.info("the weights of %s are not here: %s", recipe.key, error)
 
@@ -250,6 +251,8 @@ def _code_version(session: Session, node: Node, outcome: Outcome, inputs: Mappin
         return code_version(session, node)
     if node.step is Step.EMBEDDINGS and "weights_sha256" in inputs:
         return digest(outcome.code_version, inputs["weights_sha256"])
+    if node.step is Step.SLIDE_VECTOR and "slide_weights" in inputs:
+        return digest(outcome.code_version, inputs["slide_weights"])
     return outcome.code_version
 
 

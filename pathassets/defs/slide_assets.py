@@ -61,6 +61,8 @@ def code_version(session: Session, node: Node) -> str:
     """What the numbers of an asset depend on besides its inputs: algorithm, options, weights."""
     if node.step is Step.EMBEDDINGS and node.recipe is not None:
         return digest(node.options_digest, session.remembered_weights(node.recipe))
+    if node.step is Step.SLIDE_VECTOR and node.recipe is not None and node.recipe.vectors.encoders:
+        return digest(node.options_digest, session.remembered_slide_weights(node.recipe))
     return node.options_digest
 
 

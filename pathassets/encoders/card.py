@@ -1,6 +1,7 @@
-"""EncoderCard: what a user must know about an encoder before running it, and what the engine must know to feed it.
+"""Cards: what a user must know about an encoder before running it, and what the engine must know to feed it.
 
-Belongs here: the card, its pipeline in words, and its row of the table `encoders`. Does not belong: networks, weights, torch.
+Belongs here: what all cards have (`Card`), the card of a tile encoder, its pipeline in words, and its row of the table `encoders`.
+Does not belong: networks, weights, torch; the cards of slide encoders (`slide/card`).
 The card is the only source of an encoder's preprocessing: nobody else knows a mean, a size or an interpolation.
 """
 
@@ -23,34 +24,16 @@ Evidence = Literal["V", "S", ""]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderCard:
-    """A tile encoder in numbers and words.
+class Card:
+    """A network with published weights: what it is, where they lie, and what using them asks of their user.
 
     Attributes:
         name: How users ask for it; where a network can be pooled in several ways, the way is part of the name.
-        dim: Length of an embedding.
-        input_px: Edge in pixels of the square that the network sees.
+        dim: Length of the vector that it gives.
         description: One or two sentences: what it is, and what it must not be used for.
-        family: `timm`, `demo`, ...: which module builds it.
         architecture: Network, as its library calls it.
-        tile_px: Tile edge in pixels that its authors used; 0 = any.
-        mpp: Resolution in µm per pixel that its authors used; None = not tied to one.
-        mean: Subtracted from RGB in 0..1.
-        std: RGB is divided by it after that.
-        interpolation: Used where a tile does not have the size wanted.
-        antialias: Whether a tile that is made smaller is smoothed first, as Pillow does and the authors did.
-        resize: The tile's shorter edge is brought to this many pixels before the crop; 0 = `input_px`, so that
-            nothing of the tile is cut off.
-        crop: `center` keeps the middle square; `squash` brings both edges to `input_px` and keeps everything.
-        pooling: How tokens or a feature map become one vector, in words.
-        precision: What its authors ran it in; `precision = "auto"` decides by the hardware.
-        params_m: Millions of parameters of the image tower; 0 = not stated.
-        vision_language: Whether it was trained with words; only its image tower is here unless `has_text`.
-        has_text: Whether it has a text tower, so that tiles can be compared with words.
-        logit_scale: Factor on cosines before a softmax over terms, as it was learned; None where there is no text.
-        templates: Prompt templates of its text tower; `{}` is the term.
-        training: How it was trained: the method's name.
-        n_wsis: Whole-slide images that it was trained on, as its authors say, rounded; 0 = not stated, or other images.
+        pooling: How tokens, a feature map or tiles become one vector, in words.
+        params_m: Millions of parameters of what runs here; 0 = not stated.
         licence: Of the weights.
         commercial_use: Whether the licence allows it; None = unclear.
         gated: Whether the hub asks for an agreement first.
@@ -68,27 +51,10 @@ class EncoderCard:
 
     name: str
     dim: int
-    input_px: int
     description: str
-    family: str = ""
     architecture: str = ""
-    tile_px: int = 224
-    mpp: float | None = 0.5
-    mean: Rgb = IMAGENET_MEAN
-    std: Rgb = IMAGENET_STD
-    interpolation: Interpolation = "bilinear"
-    antialias: bool = True
-    resize: int = 0
-    crop: Crop = "center"
     pooling: str = "model"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     params_m: float = 0.0
-    vision_language: bool = False
-    has_text: bool = False
-    logit_scale: float | None = None
-    templates: tuple[str, ...] = ()
-    training: str = ""
-    n_wsis: int = 0
     licence: str = "unknown"
     commercial_use: bool | None = None
     gated: bool = False
@@ -102,6 +68,66 @@ class EncoderCard:
     link: str = ""
     source: str = ""
     evidence: Evidence = ""
+
+    @property
+    def terms(self) -> str:
+        """What using the weights asks of their user, in one sentence."""
+        use = {True: "commercial use allowed", False: "no commercial use", None: "commercial use unclear"}
+        gate = f"; accept the terms at https://huggingface.co/{self.hub_id} first" if self.gated else ""
+        return f"{self.licence} ({use[self.commercial_use]}){gate}"
+
+    @property
+    def own_weights(self) -> str:
+        """How a recipe names a local file of weights."""
+        return '`weights = "FILE"` in the recipe'
+
+    def to_row(self) -> dict[str, Any]:
+        """The card as plain values (tuples become lists): a row of its table."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCard(Card):
+    """A tile encoder in numbers and words; the rest is in `Card`.
+
+    Attributes:
+        input_px: Edge in pixels of the square that the network sees.
+        family: `timm`, `demo`, ...: which module builds it.
+        tile_px: Tile edge in pixels that its authors used; 0 = any.
+        mpp: Resolution in µm per pixel that its authors used; None = not tied to one.
+        mean: Subtracted from RGB in 0..1.
+        std: RGB is divided by it after that.
+        interpolation: Used where a tile does not have the size wanted.
+        antialias: Whether a tile that is made smaller is smoothed first, as Pillow does and the authors did.
+        resize: The tile's shorter edge is brought to this many pixels before the crop; 0 = `input_px`, so that
+            nothing of the tile is cut off.
+        crop: `center` keeps the middle square; `squash` brings both edges to `input_px` and keeps everything.
+        precision: What its authors ran it in; `precision = "auto"` decides by the hardware.
+        vision_language: Whether it was trained with words; only its image tower is here unless `has_text`.
+        has_text: Whether it has a text tower, so that tiles can be compared with words.
+        logit_scale: Factor on cosines before a softmax over terms, as it was learned; None where there is no text.
+        templates: Prompt templates of its text tower; `{}` is the term.
+        training: How it was trained: the method's name.
+        n_wsis: Whole-slide images that it was trained on, as its authors say, rounded; 0 = not stated, or other images.
+    """
+
+    input_px: int
+    family: str = ""
+    tile_px: int = 224
+    mpp: float | None = 0.5
+    mean: Rgb = IMAGENET_MEAN
+    std: Rgb = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    resize: int = 0
+    crop: Crop = "center"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    vision_language: bool = False
+    has_text: bool = False
+    logit_scale: float | None = None
+    templates: tuple[str, ...] = ()
+    training: str = ""
+    n_wsis: int = 0
 
     def __post_init__(self) -> None:
         if min(self.dim, self.input_px) < 1 or min(self.tile_px, self.resize) < 0:
@@ -129,17 +155,6 @@ class EncoderCard:
             else (f"Resize({self.resize_px}, {how})", f"CenterCrop({edge})")
         )
         return (*steps, "ToTensor(0..1)", f"Normalize({_numbers(self.mean)}, {_numbers(self.std)})")
-
-    @property
-    def terms(self) -> str:
-        """What using the weights asks of their user, in one sentence."""
-        use = {True: "commercial use allowed", False: "no commercial use", None: "commercial use unclear"}
-        gate = f"; accept the terms at https://huggingface.co/{self.hub_id} first" if self.gated else ""
-        return f"{self.licence} ({use[self.commercial_use]}){gate}"
-
-    def to_row(self) -> dict[str, Any]:
-        """The card as plain values (tuples become lists): a row of the table `encoders`."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def _numbers(values: Rgb) -> str:

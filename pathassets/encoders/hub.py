@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from pathassets.encoders.card import EncoderCard
+from pathassets.encoders.card import Card
 from pathassets.errors import EncoderError, Reason
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -18,7 +18,7 @@ HUB_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-def cached(card: EncoderCard) -> Path | None:
+def cached(card: Card) -> Path | None:
     """The card's file in the hub's cache, or in torch's; None when it is not there."""
     if card.hub_id is None:
         return _torch_file(card, download=False)
@@ -33,7 +33,7 @@ def cached_file(repository: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def fetched(card: EncoderCard) -> Path:
+def fetched(card: Card) -> Path:
     """The card's file, downloaded; its licence is told first.
 
     Raises:
@@ -55,7 +55,7 @@ def fetched(card: EncoderCard) -> Path:
         raise _refusal(card, error) from error
 
 
-def access(card: EncoderCard) -> str:
+def access(card: Card) -> str:
     """Whether the weights can be had, without fetching them: asks the hub, with the account that is logged in.
 
     Returns:
@@ -79,7 +79,7 @@ def access(card: EncoderCard) -> str:
     return f"{card.hub_id} gives {file}; it is fetched when the run starts"
 
 
-def _file_there(card: EncoderCard) -> str:
+def _file_there(card: Card) -> str:
     """The file's name in the repository. Asked first: without a network this fails at once, a download tries for a minute."""
     from huggingface_hub import HfApi
 
@@ -93,7 +93,7 @@ def _file_there(card: EncoderCard) -> str:
     return file
 
 
-def _refusal(card: EncoderCard, error: Exception) -> EncoderError:
+def _refusal(card: Card, error: Exception) -> EncoderError:
     """No access and no network fail in a dozen ways, with two remedies."""
     from huggingface_hub.errors import GatedRepoError
 
@@ -103,11 +103,11 @@ def _refusal(card: EncoderCard, error: Exception) -> EncoderError:
     return missing(f"{card.hub_id} cannot be fetched: {type(error).__name__}", own_file(card))
 
 
-def _files(card: EncoderCard) -> tuple[str, ...]:
+def _files(card: Card) -> tuple[str, ...]:
     return (card.file,) if card.file else HUB_FILES
 
 
-def _torch_file(card: EncoderCard, *, download: bool) -> Path | None:
+def _torch_file(card: Card, *, download: bool) -> Path | None:
     if card.url is None:
         return None
     from pathassets.encoders.torchvision_models import cached_file as torch_file
@@ -115,7 +115,7 @@ def _torch_file(card: EncoderCard, *, download: bool) -> Path | None:
     return torch_file(card.url, download=download)
 
 
-def _torch_fetched(card: EncoderCard) -> Path:
+def _torch_fetched(card: Card) -> Path:
     try:
         path = _torch_file(card, download=True)
     except Exception as error:
@@ -125,14 +125,14 @@ def _torch_fetched(card: EncoderCard) -> Path:
     return path
 
 
-def own_file(card: EncoderCard) -> str:
+def own_file(card: Card) -> str:
     """How a user brings the weights."""
     if card.hub_id:
         gate = f"Accept the terms at https://huggingface.co/{card.hub_id} and `hf auth login`. " if card.gated else ""
         start = f"{gate}Fetch them once with `hf download {card.hub_id}`, or name"
     else:
         start = f"Get them from {card.link} and name" if card.link else "Name"
-    return f'{start} a local file with `weights = "FILE"` in the recipe; for a trial take `--random-weights`.'
+    return f"{start} a local file with {card.own_weights}; for a trial take `--random-weights`."
 
 
 def missing(message: str, remedy: str) -> EncoderError:

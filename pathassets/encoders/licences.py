@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from pathassets.encoders.card import EncoderCard
+from pathassets.encoders.card import Card
 from pathassets.errors import EncoderError, Reason
 
 COMMERCIAL = "commercial"
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _told: set[str] = set()
 
 
-def check_licence(card: EncoderCard, allowed: Sequence[str]) -> None:
+def check_licence(card: Card, allowed: Sequence[str]) -> None:
     """Refuses an encoder whose licence a study does not allow.
 
     Args:
@@ -38,7 +38,7 @@ def check_licence(card: EncoderCard, allowed: Sequence[str]) -> None:
     )
 
 
-def tell_terms(card: EncoderCard) -> None:
+def tell_terms(card: Card) -> None:
     """Says once in a process what using the weights asks of their user; licences that allow everything are not told."""
     if card.name in _told or (card.commercial_use is True and not card.gated):
         return

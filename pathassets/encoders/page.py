@@ -12,6 +12,7 @@ from pathlib import Path
 from pathassets.encoders import zoo
 from pathassets.encoders.card import EncoderCard
 from pathassets.encoders.demo_vlm import card as demo_card
+from pathassets.encoders.slide import SlideCard, list_slide_cards
 
 HEAD = """# Encoders
 
@@ -46,6 +47,54 @@ PIPELINES = "\n## Preprocessing, pooling, weights\n\n"
 COLUMNS = ("name", "network", "pooling", "pipeline", "layout", "weights")
 TERMS = "\n## Terms and papers\n\n"
 
+SLIDES = """
+## Slide encoders
+
+A slide encoder turns the embeddings of a slide's tiles into one vector. It is named beside the reductions, in the recipe whose tiles it
+takes, and refuses tiles of another encoder or another tiling when the settings are read:
+
+```toml
+[tilings.px256_mpp050]
+tile_px = 256
+mpp = 0.5
+
+[[recipes]]
+encoder = "gigapath"
+weights = "/data/weights/pytorch_model.bin"
+tiling = "px256_mpp050"
+
+[recipes.vectors]
+methods = ["mean", "gigapath-slide"]
+weights = { "gigapath-slide" = "/data/weights/slide_encoder.pth" }
+```
+
+`pathassets run SLIDES --encoder gigapath --weights FILE --slide-encoder gigapath-slide --slide-weights FILE --tile-px 256 --mpp 0.5`
+writes that and does both stages. Tiles are kept: another slide encoder later needs no pixel. The vectors stand in `slide_vectors`,
+under the encoder's name in `method`, with the weights' hash; `explain` names it too. In Python:
+`load_slide_encoder("chief", weights=FILE)(features)`, from `pathassets.encoders.slide`; `attention(features)` says each tile's share.
+
+All compute in fp32; V = compared with the authors' own code under shared random weights
+([decision 0008](decisions/0008-slide-encoders.md)).
+
+"""
+SLIDE_COLUMNS = (
+    "name",
+    "takes",
+    "length",
+    "network",
+    "pooling",
+    "parameters, M",
+    "licence",
+    "weights",
+    "paper",
+    "confirmed",
+)
+REFUSED = """
+
+Known, with a card, and not runnable here; the recipe is refused, with what can be done:
+
+"""
+
 
 def render() -> str:
     """The page."""
@@ -53,7 +102,7 @@ def render() -> str:
     first = _table(TABLE, [_facts(card) for card in cards])
     second = _table(COLUMNS, [_making(card) for card in cards])
     terms = _table(("name", "terms", "paper", "known elsewhere as"), [_terms(card) for card in cards])
-    return "\n".join([HEAD, first, PIPELINES + second, TERMS + terms, _not_here()])
+    return "\n".join([HEAD, first, PIPELINES + second, TERMS + terms, _not_here(), _slides()])
 
 
 def _facts(card: EncoderCard) -> list[str]:
@@ -79,6 +128,21 @@ def _terms(card: EncoderCard) -> list[str]:
 def _not_here() -> str:
     lines = [f"- `{name}`: {why}" for name, why in zoo.not_here().items()]
     return "\n".join(["\n## Known, not built\n", *lines, ""])
+
+
+def _slides() -> str:
+    cards = list_slide_cards()
+    running = _table(SLIDE_COLUMNS, [_slide_facts(card) for card in cards if not card.missing])
+    refused = [f"- `{card.name}` ({card.tiles}): {card.missing}. {card.instead}" for card in cards if card.missing]
+    return "\n".join([SLIDES + running + REFUSED + "\n".join(refused), ""])
+
+
+def _slide_facts(card: SlideCard) -> list[str]:
+    weights = " / ".join(filter(None, (card.hub_id, card.file))) or f"a local file, from {card.link}"
+    return [
+        f"`{card.name}`", card.tiles, str(card.dim), card.architecture, card.pooling, f"{card.params_m:g}", card.terms, weights,
+        card.citation, card.evidence,
+    ]  # fmt: skip
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pathassets.encoders import hub
-from pathassets.encoders.card import EncoderCard
-from pathassets.encoders.registry import TIMM_PREFIX, EncoderSpec, canonical, get_card
+from pathassets.encoders.card import Card, EncoderCard
+from pathassets.encoders.registry import TIMM_PREFIX, canonical, get_card
 from pathassets.encoders.zoo import UNUSED
 from pathassets.errors import EncoderError, Reason
 
@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model", "teacher", "model_state_dict")
 KEYS_SHOWN = 5
 HASH_CHUNK = 1 << 22
+
+
+class Layout(Protocol):
+    """What reading a file of weights takes to know of its encoder; see `EncoderSpec`."""
+
+    @property
+    def card(self) -> Card:
+        """Its card."""
+
+    @property
+    def rename(self) -> Callable[[dict[str, torch.Tensor], torch.nn.Module], dict[str, torch.Tensor]] | None:
+        """Turns a checkpoint's keys into the network's, where files of another layout are common."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Prefixes of weights that a file may hold and an encoder has no use for."""
 
 
 def weights_digest(
@@ -116,7 +132,7 @@ def local_file(weights: str | Path, name: str) -> Path:
     return path
 
 
-def locate_weights(card: EncoderCard) -> Path | None:
+def locate_weights(card: Card) -> Path | None:
     """Where the card's own weights are on this machine, without reading them; None when they are not here."""
     if card.hub_id is None and card.url is None and card.file is not None:
         path = Path(__file__).parent / card.file
@@ -124,7 +140,7 @@ def locate_weights(card: EncoderCard) -> Path | None:
     return hub.cached(card)
 
 
-def find_weights(card: EncoderCard, *, download: bool) -> Path:
+def find_weights(card: Card, *, download: bool) -> Path:
     """The card's own weights: shipped with the package, in a cache, or (if allowed) downloaded.
 
     Raises:
@@ -143,7 +159,7 @@ def find_weights(card: EncoderCard, *, download: bool) -> Path:
     return path
 
 
-def _fetched(card: EncoderCard, *, download: bool) -> Path:
+def _fetched(card: Card, *, download: bool) -> Path:
     if card.hub_id is None and card.url is None:
         if card.file is not None:
             raise hub.missing(f"{card.name}: {card.file} is not in the package", "Install pathassets again.")
@@ -195,7 +211,7 @@ def _unwrapped(path: Path, loaded: Any) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
 
 
-def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: EncoderSpec, path: Path) -> list[str]:
+def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: Layout, path: Path) -> list[str]:
     """Puts `state` into `model`: every weight of the network must be in the file, in its shape.
 
     Args:
@@ -226,7 +242,7 @@ def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: En
 
 
 def _renamed(
-    state: dict[str, torch.Tensor], model: torch.nn.Module, spec: EncoderSpec, path: Path
+    state: dict[str, torch.Tensor], model: torch.nn.Module, spec: Layout, path: Path
 ) -> dict[str, torch.Tensor]:
     """The file's tensors under the network's names; a file that is of another layout altogether is told by its own names."""
     assert spec.rename is not None
@@ -246,7 +262,7 @@ def _counted(state: dict[str, Any], wanted: Mapping[str, torch.Tensor]) -> dict[
     return {**{key: wanted[key] for key in wanted if key.endswith(".num_batches_tracked")}, **state}
 
 
-def _without_heads(state: dict[str, Any], wanted: Mapping[str, Any], spec: EncoderSpec) -> dict[str, Any]:
+def _without_heads(state: dict[str, Any], wanted: Mapping[str, Any], spec: Layout) -> dict[str, Any]:
     """The tensors that must find a place in the network."""
     heads = (*spec.heads, UNUSED)
     return {key: value for key, value in state.items() if key in wanted or not key.startswith(heads)}

@@ -126,24 +126,25 @@ class ZooEncoder:
 @cache
 def encoders() -> dict[str, ZooEncoder]:
     """All entries of the table, by name."""
-    tables = _tables()
-    return {name: ZooEncoder(name, _whole(name, tables["encoders"]), tables) for name in tables["encoders"]}
+    told = tables()
+    return {name: ZooEncoder(name, _whole(name, told["encoders"]), told) for name in told["encoders"]}
 
 
 @cache
 def aliases() -> dict[str, str]:
     """Names that other frameworks use, to ours."""
-    entries = _tables()["encoders"]
+    entries = tables()["encoders"]
     return {other: name for name, entry in entries.items() for other in entry.get("also", [])}
 
 
 def not_here() -> dict[str, str]:
     """Encoders that are known and cannot be built, with the reason."""
-    return dict(_tables()["not_here"])
+    return dict(tables()["not_here"])
 
 
 @cache
-def _tables() -> dict[str, Any]:
+def tables() -> dict[str, Any]:
+    """The whole file: encoders, and the norms, licences and papers that they refer to."""
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))
 
 

@@ -23,6 +23,7 @@ _OUTCOME_COLUMNS = {
 _OTHER_COLUMNS = (
     ("slides", "content_sha256", "content of the slide's file"),
     ("embeddings", "weights_sha256", "the encoder's weights"),
+    ("slide_vectors", "weights_sha256", "a slide encoder's weights"),
     ("term_embeddings", "digest", "the recipe's term embeddings"),
     ("slide_map", "digest", "the recipe's slide map"),
     ("cohort_map", "digest", "the recipe's cohort map"),

@@ -24,7 +24,7 @@ OWN_INPUTS = {
     Step.TISSUE: ("mask_sha256",),
     Step.TILES: ("quality_mpp",),
     Step.EMBEDDINGS: ("weights_sha256",),
-    Step.SLIDE_VECTOR: (),
+    Step.SLIDE_VECTOR: ("slide_weights",),  # where there is a slide encoder
     Step.SPATIAL_DOMAINS: (),
     Step.TEXT_SIMILARITY: ("term_embeddings",),
     Step.PREDICTIONS: ("class_names",),
@@ -36,7 +36,7 @@ LIBRARIES = {
     Step.TISSUE: (*_PIXELS, "pillow", "scikit-image", "scipy", "shapely"),
     Step.TILES: (*_PIXELS, "scikit-image", "scipy", "polars"),
     Step.EMBEDDINGS: (*_PIXELS, *_NETWORK, "zarr"),
-    Step.SLIDE_VECTOR: ("numpy", "zarr"),
+    Step.SLIDE_VECTOR: ("numpy", "zarr", "torch"),
     Step.SPATIAL_DOMAINS: (
         "numpy", "scipy", "scanpy", "anndata", "igraph", "scikit-learn", "umap-learn", "pynndescent", "zarr",
     ),
@@ -61,6 +61,8 @@ def _settings(node: Node) -> dict[str, Any]:
         return node.tiling.model_dump(mode="json", exclude={"name"}) if node.tiling is not None else {}
     if node.step is Step.EMBEDDINGS:
         return encoder_settings(recipe) | recipe.embeddings.model_dump(mode="json")
+    if node.step is Step.SLIDE_VECTOR:
+        return recipe.vectors.asked
     return node.step_options(recipe).model_dump(mode="json")
 
 

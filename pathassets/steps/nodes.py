@@ -91,7 +91,7 @@ class Node:
             return ()
         if self.step is Step.EMBEDDINGS:
             return (recipe.encoder, recipe.encoder_kwargs, recipe.random_weights, recipe.embeddings.made_from())
-        return (self.step_options(recipe),)
+        return (recipe.vectors.asked if self.step is Step.SLIDE_VECTOR else self.step_options(recipe),)
 
     def step_options(self, recipe: Recipe) -> Options:
         """The options of a step after the embeddings."""

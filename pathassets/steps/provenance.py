@@ -110,6 +110,9 @@ class Looking(Session):
             encoder_kwargs=recipe.encoder_kwargs,
         )
 
+    def _note(self, key: str, text: str) -> None:
+        """See `Session`."""
+
 
 class SlideBook:
     """All that is known of one slide's assets; reads each of its table files once.

@@ -5,6 +5,7 @@ Belongs here: things that are opened once and used by many slides. Does not belo
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pathassets import __version__
 from pathassets.config import Study
 from pathassets.errors import Reason, SlideError
-from pathassets.recipes import Recipe, digest
+from pathassets.recipes import Recipe, digest, is_file, slide_vector_name
 from pathassets.steps.annotations import annotation_path
 from pathassets.steps.made_from import as_json, library_versions
 from pathassets.steps.nodes import Node
@@ -26,6 +27,7 @@ from pathassets.store.cache import file_sha256
 
 if TYPE_CHECKING:
     from pathassets.encoders.encoder import Encoder
+    from pathassets.encoders.slide.encoder import SlideEncoder
     from pathassets.slides import Manifest, Slide
 
 
@@ -71,6 +73,7 @@ class Session:
     watcher: Watcher = field(default_factory=Silence)
     force: bool = False
     _encoders: dict[str, Encoder] = field(default_factory=dict)
+    _slide_encoders: dict[str, SlideEncoder] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
@@ -165,8 +168,52 @@ class Session:
             encoder_kwargs=recipe.encoder_kwargs,
             download=download,
         )
-        self.root.put_if_changed(_weights_key(recipe), found.encode())
+        self._note(_weights_key(recipe), found)
         return found
+
+    def slide_encoder(self, recipe: Recipe, method: str) -> SlideEncoder:
+        """One of the recipe's slide encoders, loaded once for all slides of the run."""
+        from pathassets.encoders.slide import load_slide_encoder
+
+        weights, device = recipe.vectors.weights.get(method), self.study.device
+        random = recipe.random_weights and weights is None
+        key = digest(method, weights, random, device)
+        with self._loading:
+            if key not in self._slide_encoders:
+                self._check_slide_licence(method, random=random)
+                found = load_slide_encoder(method, weights=weights, random_weights=random, device=device)
+                self._slide_encoders[key] = found
+            return self._slide_encoders[key]
+
+    def slide_weights(self, recipe: Recipe, *, download: bool = False) -> dict[str, str]:
+        """What identifies the weights of the recipe's slide encoders, by method; noted for `remembered_slide_weights`."""
+        from pathassets.encoders.slide import slide_weights_digest
+
+        found = {}
+        for method in recipe.vectors.encoders:
+            weights = recipe.vectors.weights.get(method)
+            random = recipe.random_weights and weights is None
+            self._check_slide_licence(method, random=random)
+            sha256 = slide_weights_digest(method, weights=weights, random_weights=random, download=download)
+            found[slide_vector_name(method)] = sha256
+        if found:
+            self._note(_slide_weights_key(recipe), as_json(found))
+        return found
+
+    def _check_slide_licence(self, method: str, *, random: bool) -> None:
+        from pathassets.encoders import check_licence
+        from pathassets.encoders.slide import get_slide_card
+
+        if self.study.licences and not random and not is_file(method):
+            check_licence(get_slide_card(method), self.study.licences)
+
+    def remembered_slide_weights(self, recipe: Recipe) -> Any:
+        """What the last run found the weights of the recipe's slide encoders to be; see `remembered_weights`."""
+        found = self.root.read_if_there(_slide_weights_key(recipe))
+        return json.loads(found) if found else "not-seen-yet"
+
+    def _note(self, key: str, text: str) -> None:
+        self.root.put_if_changed(key, text.encode())
 
     def remembered_weights(self, recipe: Recipe) -> str:
         """What the last run found the recipe's weights to be: definitions are loaded too often to hash gigabytes."""
@@ -189,12 +236,16 @@ class Session:
 
 def weights_keys(study: Study) -> set[str]:
     """Where the store notes what the weights of the study's recipes are."""
-    return {_weights_key(recipe) for recipe in study.recipes}
+    return {key(recipe) for recipe in study.recipes for key in (_weights_key, _slide_weights_key)}
 
 
 def _weights_key(recipe: Recipe) -> str:
     token = digest(recipe.encoder, recipe.weights, recipe.random_weights, recipe.encoder_kwargs)
     return layout.cache_key("weights", token)
+
+
+def _slide_weights_key(recipe: Recipe) -> str:
+    return layout.cache_key("weights", digest("slide", recipe.vectors, recipe.random_weights))
 
 
 def made_by(session: Session, node: Node, result_digest: str) -> dict[str, str | None]:

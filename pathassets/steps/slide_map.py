@@ -33,9 +33,7 @@ class SlideMap:
 def current_vectors(session: Session, recipe: Recipe) -> pl.DataFrame:
     """The slides' first vector (`slide_id`, `vector`, `embeddings_digest`), of current embeddings only, by slide id."""
     vectors = session.tables.scan("slide_vectors").filter(
-        (pl.col("recipe") == recipe.key)
-        & (pl.col("method") == recipe.vectors.methods[0])
-        & pl.col("tissue_id").is_null()
+        (pl.col("recipe") == recipe.key) & (pl.col("method") == recipe.vectors.first) & pl.col("tissue_id").is_null()
     )
     current = session.tables.scan("embeddings").filter(pl.col("recipe") == recipe.key).select("slide_id", "digest")
     joined = vectors.join(
@@ -70,12 +68,14 @@ def make_slide_map(session: Session, recipe: Recipe) -> SlideMap:
 
 def map_digest(recipe: Recipe, vectors: pl.DataFrame) -> str:
     """Digest of everything that the map of `current_vectors` is made from."""
-    return digest("slide_map", SLIDE_MAP_VERSION, recipe.key, recipe.vectors, vectors["embeddings_digest"].to_list())
+    return digest(
+        "slide_map", SLIDE_MAP_VERSION, recipe.key, recipe.vectors.asked, vectors["embeddings_digest"].to_list()
+    )
 
 
 def map_options(recipe: Recipe) -> dict[str, Any]:
     """The options in force for a slide map, and the version of what makes it."""
-    return {"algorithm_version": SLIDE_MAP_VERSION, **recipe.vectors.model_dump(mode="json")}
+    return {"algorithm_version": SLIDE_MAP_VERSION, **recipe.vectors.asked}
 
 
 def load_slide_map(session: Session, recipe: Recipe) -> SlideMap | None:

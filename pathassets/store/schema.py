@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathassets.core.qc import QC_COLUMNS
 from pathassets.errors import Reason
+from pathassets.store import card_columns
 from pathassets.store.columns import FROM as _FROM
 from pathassets.store.columns import MADE_BY as _MADE_BY
 from pathassets.store.columns import MADE_FROM as _MADE_FROM
@@ -16,7 +17,7 @@ from pathassets.store.columns import RECIPE as _RECIPE
 from pathassets.store.columns import SLIDE as _SLIDE
 from pathassets.store.columns import TILE as _TILE
 from pathassets.store.schema_outputs import PATCH_TOKENS, PREDICTIONS
-from pathassets.store.spec import BOOL, FLOAT, FLOAT32, FLOATS, INT, SIZES, TEXT, TEXTS, TIME, VECTOR, Column, TableSpec
+from pathassets.store.spec import BOOL, FLOAT, FLOAT32, INT, SIZES, TEXT, TEXTS, TIME, VECTOR, Column, TableSpec
 
 STATUSES = ("ok", "flagged", "empty", "failed")
 # What may differ between runs that make the same numbers.
@@ -139,6 +140,8 @@ _SLIDE_VECTORS = TableSpec(
         Column("tissue_id", INT, "Piece of tissue; empty = the whole slide", null=True),
         Column("n_tiles", INT, "Tiles that went in", optional=True),
         Column("vector", VECTOR, "The vector; its length differs between recipes"),
+        Column("weights_sha256", TEXT, "Hash of a slide encoder's weights; empty for reductions", optional=True),
+        Column("random_weights", BOOL, "Whether those are untrained: such a vector means nothing", optional=True),
         _FROM,
         *_MADE_BY,
     ),
@@ -251,50 +254,14 @@ _DERIVED_ARRAYS = TableSpec(
 )
 
 _ENCODERS = TableSpec(
-    "encoders",
-    "Cards of the encoders",
+    "encoders", "Cards of the encoders", ("name",), (*card_columns.ENCODERS, *_MADE_BY[2:]), study=True
+)
+
+_SLIDE_ENCODERS = TableSpec(
+    "slide_encoders",
+    "Cards of the slide encoders, those that cannot run here too",
     ("name",),
-    (
-        Column("name", TEXT, "How users ask for it"),
-        Column("dim", INT, "Length of an embedding"),
-        Column("input_px", INT, "Edge of the square that the network sees", "px"),
-        Column("description", TEXT, "What it is, and what it must not be used for", optional=True),
-        Column("family", TEXT, "Which module builds it", optional=True),
-        Column("architecture", TEXT, "Network, as its library calls it", optional=True),
-        Column("tile_px", INT, "Tile's edge that its authors used; 0 = any", "px", optional=True),
-        Column("mpp", FLOAT, "Resolution that its authors used; empty = not tied to one", "µm/px", optional=True),
-        Column("mean", FLOATS, "Subtracted from RGB in 0 to 1", optional=True),
-        Column("std", FLOATS, "RGB is divided by it after that", optional=True),
-        Column("interpolation", TEXT, "How a tile of another size is resized", optional=True),
-        Column("antialias", BOOL, "Whether a tile made smaller is smoothed first", optional=True),
-        Column("resize", INT, "The shorter edge before the crop; 0 = `input_px`", "px", optional=True),
-        Column("crop", TEXT, "`center` keeps the middle square, `squash` everything", optional=True),
-        Column("pooling", TEXT, "How tokens or a feature map become one vector", optional=True),
-        Column("precision", TEXT, "What its authors ran it in", optional=True),
-        Column("params_m", FLOAT, "Parameters of the image tower", "millions", optional=True),
-        Column("vision_language", BOOL, "Whether it was trained with words", optional=True),
-        Column("has_text", BOOL, "Whether tiles can be compared with words", optional=True),
-        Column("logit_scale", FLOAT, "Factor on cosines before the softmax over terms", optional=True),
-        Column("templates", TEXTS, "Prompt templates; `{}` is the term", optional=True),
-        Column("training", TEXT, "How it was trained", optional=True),
-        Column("n_wsis", INT, "Whole-slide images it was trained on; 0 = not stated", optional=True),
-        Column("licence", TEXT, "Licence of the weights", optional=True),
-        Column("commercial_use", BOOL, "Whether the licence allows it; empty = unclear", optional=True),
-        Column("gated", BOOL, "Whether the hub asks for an agreement first", optional=True),
-        Column("hub_id", TEXT, "Hugging Face repository of the weights", optional=True),
-        Column("file", TEXT, "Weights' file in it", optional=True),
-        Column("url", TEXT, "Where torchvision's own weights lie", optional=True),
-        Column("sha256", TEXT, "Hash of that file, or its beginning", optional=True),
-        Column("key_map", TEXT, "Layout of the checkpoint that is translated", optional=True),
-        Column("citation", TEXT, "Authors, year, DOI", optional=True),
-        Column("bibtex", TEXT, "The same for a list of references", optional=True),
-        Column("link", TEXT, "Where to read more", optional=True),
-        Column("source", TEXT, "Where the card's numbers come from", optional=True),
-        Column(
-            "evidence", TEXT, "V = built and compared, S = read in the source; empty = its author's word", optional=True
-        ),
-        *_MADE_BY[2:],
-    ),
+    (*card_columns.SLIDE_ENCODERS, *_MADE_BY[2:]),
     study=True,
 )
 
@@ -361,7 +328,7 @@ TABLES: dict[str, TableSpec] = {
     for spec in (
         _SLIDES, _TISSUES, _TILES, _EMBEDDINGS, _SLIDE_VECTORS, _DOMAINS, _DOMAIN_SUMMARY, _TEXT_SCORES,
         PREDICTIONS, PATCH_TOKENS,
-        _OUTCOMES, _TIMINGS, _DERIVED_ARRAYS, _ENCODERS, _TERM_EMBEDDINGS, _SLIDE_MAP, _COHORT_MAP,
+        _OUTCOMES, _TIMINGS, _DERIVED_ARRAYS, _ENCODERS, _SLIDE_ENCODERS, _TERM_EMBEDDINGS, _SLIDE_MAP, _COHORT_MAP,
     )
 }  # fmt: skip
 
