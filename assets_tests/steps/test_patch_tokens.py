@@ -199,3 +199,23 @@ def test_dry_run_and_doctor_say_how_much_it_is(whole, slide_file, capsys):
     assert told["GB"] > 0
     lines = {line.check: line for line in doctor.diagnose(whole.session.study)}
     assert lines["patch tokens of small/tiny"].finding.startswith("10 x 10 x 64 numbers, 13 kB for each tile, 1 GB")
+
+
+def test_in_a_bucket_they_are_the_same(slide_file, tmp_path, bucket):
+    studies = []
+    for number, store in enumerate(("store", bucket)):
+        study = Dense(tmp_path / str(number), slide_file)
+        asked = 'include_preds = true, precision = "fp32"}\npredictions = {top_k = 2}'
+        text = CONFIG.format(dense="true").replace('precision = "fp32", shard_rows = 16}', asked)
+        (study.home / CONFIG_FILE).write_text(text.replace("[study]", f'[study]\nstore = "{store}"'))
+        study.session = Session(Study(study.home))
+        register(study.session, [slide_file])
+        assert study.run()["predictions"].outcome.status == "ok"
+        studies.append(study)
+    local, remote = studies
+    assert remote.groups() == local.groups(), "to the byte"
+    row = remote.table("patch_tokens").row(0, named=True)
+    assert row["uri"].startswith("s3://")
+    adata = anndata.read_zarr(remote.session.study.arrays(remote.table("embeddings")["uri"][0]))
+    assert adata.obsm["predictions"].shape == (row["n_tiles"], 1000)
+    assert remote.table("predictions")["probability"].to_list() == local.table("predictions")["probability"].to_list()
