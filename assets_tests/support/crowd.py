@@ -39,6 +39,7 @@ while True:
 """
 ORDER = ("run", "publisher", "run", "daemon", "run", "publisher", "publisher")
 LONGEST_RUN = 30.0  # of which a random share passes before the kill, s
+_FORCED: tuple[tuple[str, ...], ...] = ((), ("--force",))
 LOCKED = ("locked", "Conflicting lock", "Could not set lock")
 
 
@@ -87,10 +88,11 @@ def draw(folder: Path, n_slides: int) -> list[Path]:
     return [write_slide(folder / f"slide_{i}.tiff", i) for i in range(n_slides)]
 
 
-def crowd(folder: Path, *, n_runs: int = 16, n_slides: int = 8, n_readers: int = 4) -> Found:
+def crowd(folder: Path, *, n_runs: int = 16, n_slides: int = 8, n_readers: int = 4, seconds: float = 0.0) -> Found:
     """`n_runs` runs at once over slides of which each is asked for by several of them, half of them with --force.
 
-    Readers open `results.duckdb` anew again and again, and one connection stays open all the time.
+    Readers open `results.duckdb` anew again and again, and one connection stays open all the time. As many runs start again
+    until `seconds` have passed.
     """
     found, begun = Found(), time.monotonic()
     slides = draw(folder / "in", n_slides)
@@ -101,8 +103,10 @@ def crowd(folder: Path, *, n_runs: int = 16, n_slides: int = 8, n_readers: int =
     assert first.returncode == 0, first.stdout + first.stderr
     with reading(study, ["fresh"] * n_readers + ["held"], found):
         pairs = [(slides[i % n_slides], slides[(i + 1) % n_slides]) for i in range(n_runs)]
-        runs = [start("run", *pair, "--home", study.home, *["--force"] * (i % 2)) for i, pair in enumerate(pairs)]
-        _collect(runs, found)
+        while True:
+            _collect([start("run", *pair, "--home", study.home, *_FORCED[i % 2]) for i, pair in enumerate(pairs)], found)
+            if time.monotonic() - begun >= seconds:
+                break
     _judge(study, n_slides, found)
     found.seconds = time.monotonic() - begun
     return found
