@@ -331,7 +331,9 @@ def main() -> int:
             return int(bool(report.too_dear))
         from support.crowd import crowd, kills
 
-        found = crowd(Path(place), seconds=600) if wanted.what == "crowd" else kills(Path(place), wanted.kills, wanted.seed)
+        found = (
+            crowd(Path(place), seconds=600) if wanted.what == "crowd" else kills(Path(place), wanted.kills, wanted.seed)
+        )
         print(json.dumps(found.told(), indent=1))
         return int(not found.clean)
 

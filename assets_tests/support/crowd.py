@@ -104,7 +104,9 @@ def crowd(folder: Path, *, n_runs: int = 16, n_slides: int = 8, n_readers: int =
     with reading(study, ["fresh"] * n_readers + ["held"], found):
         pairs = [(slides[i % n_slides], slides[(i + 1) % n_slides]) for i in range(n_runs)]
         while True:
-            _collect([start("run", *pair, "--home", study.home, *_FORCED[i % 2]) for i, pair in enumerate(pairs)], found)
+            _collect(
+                [start("run", *pair, "--home", study.home, *_FORCED[i % 2]) for i, pair in enumerate(pairs)], found
+            )
             if time.monotonic() - begun >= seconds:
                 break
     _judge(study, n_slides, found)

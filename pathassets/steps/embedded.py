@@ -31,6 +31,11 @@ def embeddings_row(session: Session, slide_id: str, recipe: Recipe) -> dict[str,
     return None if frame is None or frame.is_empty() else frame.row(0, named=True)
 
 
+def lies_first(session: Session, row: dict[str, Any], made_from: str, name: str) -> bool:
+    """Whether a row names the first place of a group, so that the group is made again in the second."""
+    return session.root.key_of(row["uri"]) == layout.group_places(row["slide_id"], made_from, name)[0]
+
+
 def open_embeddings(session: Session, row: dict[str, Any]) -> Embeddings:
     """The arrays that a row of `embeddings` speaks of."""
     return read_embeddings(session.root, row["uri"])

@@ -18,13 +18,14 @@ from pathassets.engine import EmbedPlan, EmbedResult, Finished, Job
 from pathassets.errors import Reason
 from pathassets.recipes import Recipe, digest
 from pathassets.steps.chain import LOCK_TIMEOUT_SECONDS, Made, Order
-from pathassets.steps.embedded import embeddings_row, recipe_of, recipe_part
+from pathassets.steps.embedded import embeddings_row, lies_first, recipe_of, recipe_part
 from pathassets.steps.made_from import LIBRARIES, library_versions
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
 from pathassets.steps.predictions import check_classes
 from pathassets.steps.session import Session, made_by
 from pathassets.steps.tiles import slide_tile_size
+from pathassets.store import layout
 from pathassets.store.arrays import EmbeddingsWriter
 from pathassets.store.groups import delete_group, is_done
 from pathassets.store.patch_tokens import ELEMENT, NAME, PatchTokens
@@ -90,10 +91,6 @@ def start(session: Session, order: Order, stack: ExitStack, *, force: bool = Fal
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to embed")
     encoder = session.encoder(recipe)
     check_classes(recipe, encoder.layout.n_classes)
-    if force or not _has_tokens(session, order.slide_id, recipe):
-        # what is about to be deleted must not be named by a row, whenever the power fails
-        for table in ("embeddings", "patch_tokens"):
-            session.tables.delete(table, order.slide_id, recipe_part(recipe))
     begun = time.perf_counter()
     slide = stack.enter_context(session.open_slide(order.slide_id))
     return SlideJob(
@@ -156,12 +153,22 @@ def _writer(
         n_classes=rows.n_classes,
         grid=rows.grid,
         shard_rows=plan.shard_rows,
+        again=_beside(session, order, made_from, force),
         lock_timeout=LOCK_TIMEOUT_SECONDS,
     )
     if force:
         for group in writer.groups:
             delete_group(session.root, group)
     return writer
+
+
+def _beside(session: Session, order: Order, made_from: str, force: bool) -> bool:
+    """Whether the group is made in the second place: what a row names is never written over, whenever the power fails."""
+    recipe = recipe_of(order.node)
+    row = embeddings_row(session, order.slide_id, recipe)
+    if row is None or not (force or not _has_tokens(session, order.slide_id, recipe)):
+        return False
+    return lies_first(session, row, made_from, layout.EMBEDDINGS)
 
 
 def _publish(

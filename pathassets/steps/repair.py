@@ -185,7 +185,9 @@ class _Bench:
         if row is None or row.height != 1:
             return False
         digest = str(row["digest"][0])
-        home = layout.group_key(self.slide_id, digest, str(row["name"][0]) if "name" in row.columns else "embeddings")
+        name = str(row["name"][0]) if "name" in row.columns else layout.EMBEDDINGS
+        first, again = layout.group_places(self.slide_id, digest, name)
+        home = again if is_done(self.root, again) and not is_done(self.root, first) else first
         said = {
             o["result_digest"] for o in self.census.outcomes if (o["recipe"], o["step"]) == (recipe, STEP_OF[table])
         }

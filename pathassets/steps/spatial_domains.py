@@ -16,7 +16,7 @@ from pathassets.core.graph import row_normalise, tile_graph
 from pathassets.errors import Reason
 from pathassets.recipes import Recipe
 from pathassets.steps.chain import Made
-from pathassets.steps.embedded import embeddings_row, open_embeddings, recipe_of, recipe_part
+from pathassets.steps.embedded import embeddings_row, lies_first, open_embeddings, recipe_of, recipe_part
 from pathassets.steps.labels import label_domains
 from pathassets.steps.nodes import Node
 from pathassets.steps.outcomes import Status
@@ -26,6 +26,7 @@ from pathassets.store.arrays import tile_centres
 from pathassets.store.derived import write_derived
 from pathassets.store.groups import delete_group
 
+GROUP = "domains"
 TABLES = ("domains", "domain_summary", "derived_arrays")
 
 
@@ -116,19 +117,22 @@ def _write_arrays(
         if variant.neighbours is not None:
             obsp[f"connectivities{suffix}"] = _per_tile(variant)
         obs = obs.with_columns(pl.Series(name, variant.labels.astype(str)))
-    if session.force:
-        delete_group(session.root, layout.group_key(slide_id, str(named["digest"]), "domains"))
-    group = write_derived(session.root, slide_id, str(named["digest"]), "domains", obs=obs, obsm=obsm, obsp=obsp)
+    name = _place(session, slide_id, recipe, str(named["digest"]))
+    group = write_derived(session.root, slide_id, str(named["digest"]), name, obs=obs, obsm=obsm, obsp=obsp)
     contents = ["obs", *(f"obsm/{key}" for key in obsm), *(f"obsp/{key}" for key in obsp)]
-    row = {
-        **named,
-        "step": "spatial_domains",
-        "name": "domains",
-        "uri": group,
-        "n_tiles": len(tiles),
-        "contents": contents,
-    }
+    row = {**named, "step": "spatial_domains", "name": GROUP, "uri": group, "n_tiles": len(tiles), "contents": contents}
     session.tables.write("derived_arrays", [row], slide_id=slide_id, part=recipe_part(recipe))
+
+
+def _place(session: Session, slide_id: str, recipe: Recipe, made_from: str) -> str:
+    """The name under which the group is written: where it is made again by force, beside the one that is read now."""
+    if not session.force:
+        return GROUP
+    rows = session.tables.read("derived_arrays", slide_id, recipe_part(recipe))
+    again = rows is not None and not rows.is_empty() and lies_first(session, rows.row(0, named=True), made_from, GROUP)
+    place = layout.group_places(slide_id, made_from, GROUP)[again]
+    delete_group(session.root, place)
+    return layout.group_name(place)
 
 
 def _per_tile(variant: DomainVariant) -> Any:

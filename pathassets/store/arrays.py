@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAME = "embeddings"
 OK, UNREADABLE = "ok", "unreadable"
 COORDINATES = "tile centres in level-0 pixels, x then y"
 PREDICTIONS = "obsm/predictions"
@@ -59,6 +58,7 @@ class EmbeddingsWriter:
         n_classes: Probabilities that follow the embedding in each row; they go into `obsm["predictions"]`, float32.
         grid: Shape of a tile's patch tokens, which follow those; they go into a group of their own (`patch_tokens`).
         shard_rows: Rows per shard; an unfinished group with another value is started anew.
+        again: Write in the second of the two places, see `layout.group_places`.
         lock_timeout: Seconds to wait for another writer of the same group.
 
     Attributes:
@@ -77,15 +77,16 @@ class EmbeddingsWriter:
         n_classes: int = 0,
         grid: Grid | None = None,
         shard_rows: int = 512,
+        again: bool = False,
         lock_timeout: float = 0.0,
     ) -> None:
         self.root, self.slide_id, self.digest = root, slide_id, digest
         self.n_tiles, self.dim, self.dtype, self.shard_rows = n_tiles, dim, dtype, shard_rows
-        self.group = layout.group_key(slide_id, digest, NAME)
+        self.group = layout.group_places(slide_id, digest, layout.EMBEDDINGS)[again]
         self.tokens = None
         if grid is not None:
             self.tokens = PatchTokens(
-                root, slide_id, digest, n_tiles=n_tiles, grid=grid, dtype=dtype, shard_rows=shard_rows
+                root, slide_id, digest, n_tiles=n_tiles, grid=grid, dtype=dtype, shard_rows=shard_rows, again=again
             )
         self._x = self._rows("X", dim, dtype)
         self._parts = [self._x]
@@ -99,7 +100,7 @@ class EmbeddingsWriter:
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
-        lock = layout.array_lock(self.slide_id, self.digest, NAME)
+        lock = layout.array_lock(self.slide_id, self.digest, layout.group_name(self.group))
         self._exit.enter_context(self.root.lock(lock, self._lock_timeout))
         self.n_bad = 0
         try:

@@ -145,13 +145,14 @@ def _enter(census: Census, tables: Tables, key: str) -> None:
 
 
 def _named(root: Root, file: str, row: dict[str, Any]) -> Named:
-    name = row.get("name") or "embeddings"
+    name = row.get("name") or layout.EMBEDDINGS
     try:
         group: str | None = root.key_of(row["uri"])
     except StoreError:
         group = None
     try:
-        home = layout.group_key(row["slide_id"], str(row["digest"]), str(name))
+        places = layout.group_places(row["slide_id"], str(row["digest"]), str(name))
+        home = group if group in places else places[0]
     except ValueError:
         home = ""
     return Named(group, home, file, row)

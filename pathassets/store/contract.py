@@ -71,6 +71,7 @@ marker is unfinished and is not read. A new digest gets a new group; old ones ar
 | `uns` | slide, recipe, digest and the encoder's card in short |
 
 Rows that are not `ok` are `NaN`: take `adata[adata.obs["status"] == "ok"]` before computing.
+Where `run --force` has made it again it is `embeddings_again.zarr`, and the one of before stays until `gc`: ask `uri`.
 The marker `embeddings.done.json` has the rows, the type, the digest and the SHA-256 of every file of the group.
 Groups of `patch_tokens` (`tokens.zarr`, with `dense`) have `obsm["tokens"]`, `n_tiles x rows x columns x channels` from a tile's top
 left, one chunk for a few tiles: read them from `pathassets.Study(home).arrays(uri)["obsm/tokens"]`, not all at once.

@@ -104,9 +104,15 @@ class StoreState:
 def read_state(root: Root) -> StoreState:
     """What the store holds now."""
     files = {e.key: e.etag for e in root.entries("tables") if e.key.endswith(".parquet") and layout.table_slide(e.key)}
-    markers = [f"{folder}/embeddings.done.json" for _, _, folder in digest_folders(root)]
-    done = root.map(root.exists, markers)
-    return StoreState(files | {marker: "done" for marker, there in zip(markers, done, strict=True) if there})
+    groups = [(slide_id, digest) for slide_id, digest, _ in digest_folders(root)]
+    markers = root.map(lambda group: _marker(root, *group), groups)
+    return StoreState(files | {marker: "done" for marker in markers if marker is not None})
+
+
+def _marker(root: Root, slide_id: str, digest: str) -> str | None:
+    """Key of the marker by which embeddings with a digest are finished."""
+    markers = map(layout.marker_key, layout.group_places(slide_id, digest, layout.EMBEDDINGS))
+    return next(filter(root.exists, markers), None)
 
 
 class Ingest:

@@ -8,7 +8,7 @@ Belongs here: names and where they are. Does not belong: reading or writing them
         tables/<table>/slide_id=<slide id>/<part>.parquet       one file per table, slide and part
         tables/<table>/study/<part>.parquet                     tables of the whole study
         tables/<table>/__schema__/schema.parquet                no rows; fixes the columns' types
-        arrays/<slide id>/<digest>/<name>.zarr/                 immutable once its marker is there
+        arrays/<slide id>/<digest>/<name>.zarr/                 immutable once its marker is there; <name>_again where it was made again
         arrays/<slide id>/<digest>/<name>.done.json             the marker
         arrays/<slide id>/<digest>/<name>.shards/               what a resume needs; gone when it is done
         masks/<slide id>/labels.npz                             which tissue piece each pixel of the overview is
@@ -30,6 +30,7 @@ PUBLISHED = ".published.json"
 SHARED_PART = "part"
 STUDY = "study"
 MOSAIC_ENDING = ".mosaic.json"
+EMBEDDINGS = "embeddings"
 SCHEMA_KEY = "__schema__/schema.parquet"
 
 _SLIDE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
@@ -125,6 +126,16 @@ def array_folder(slide_id: str, digest: str) -> str:
 def group_key(slide_id: str, digest: str, name: str) -> str:
     """A Zarr group."""
     return f"{array_folder(slide_id, digest)}/{_checked(name, _NAME, 'array name')}.zarr"
+
+
+def group_places(slide_id: str, digest: str, name: str) -> tuple[str, str]:
+    """The two places of a group: what is made again lies in the one that no row names, so that nobody's reading is disturbed."""
+    return group_key(slide_id, digest, name), group_key(slide_id, digest, f"{name}_again")
+
+
+def group_name(group: str) -> str:
+    """The name of a group."""
+    return group.rpartition("/")[2].removesuffix(".zarr")
 
 
 def marker_key(group: str) -> str:

@@ -33,13 +33,23 @@ class PatchTokens:
         grid: Rows, columns and channels of a tile's tokens.
         dtype: `float16` or `float32`.
         shard_rows: Tiles per shard.
+        again: Write in the second of the two places, as the embeddings are.
     """
 
     def __init__(
-        self, root: Root, slide_id: str, digest: str, *, n_tiles: int, grid: Grid, dtype: str, shard_rows: int
+        self,
+        root: Root,
+        slide_id: str,
+        digest: str,
+        *,
+        n_tiles: int,
+        grid: Grid,
+        dtype: str,
+        shard_rows: int,
+        again: bool = False,
     ) -> None:
         self.root, self.grid = root, grid
-        self.group = layout.group_key(slide_id, digest, NAME)
+        self.group = layout.group_places(slide_id, digest, NAME)[again]
         self._facts = {"slide_id": slide_id, "digest": digest, "rows": n_tiles, "grid": list(grid), "dtype": dtype}
         shape = (n_tiles, *grid)
         self.rows = ShardedRows(root, self.group, ELEMENT, shape=shape, dtype=dtype, shard_rows=shard_rows)
