@@ -200,13 +200,13 @@ def test_assets_of_the_whole_study(finished, home):
     assert accounts["results"]().state is State.MISSING
     assert accounts[f"{RECIPE}/slide_map"]().state is State.MISSING
     make_slide_map(Session(session.study), session.study.recipes[0])
+    assert accounts[f"{RECIPE}/cohort_map"]().state is State.MISSING
+    made = make_cohort_map(Session(session.study), session.study.recipes[0])
     publish_results(Session(session.study))
     account = accounts[f"{RECIPE}/slide_map"]()
     assert account.state is State.CURRENT
     assert account.inputs == {finished.slide_id: finished.table("embeddings")["digest"][0]}
     assert account.made["libraries"]["numpy"]
-    assert accounts[f"{RECIPE}/cohort_map"]().state is State.MISSING
-    made = make_cohort_map(Session(session.study), session.study.recipes[0])
     tiles = accounts[f"{RECIPE}/cohort_map"]()
     assert (tiles.state, tiles.holds["tiles"]) == (State.CURRENT, made.n_tiles)
     assert tiles.inputs == account.inputs

@@ -5,7 +5,8 @@ the study's folder anyway; the page (`pages/sql`).
 
 Four fences, each of which would do against most of what is tried: DuckDB reads no file, loads nothing and keeps its
 settings; the statement is one SELECT; the tables it names are the snapshot's own, seen through views that hold no path;
-the functions it calls run no further SQL and tell nothing of the machine. Time, memory, rows and text have limits.
+the functions it calls run no further SQL and tell nothing of the machine. Time, memory, rows and text have limits; those of
+memory and time are kept by a process of its own (`sql_worker`) where DuckDB does not.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 SECONDS = 10.0
 ROWS = 1000
 MAX_TEXT = 20_000
+MAX_BYTES = 20_000_000
 MEMORY = "1GB"
 THREADS = 2
 NAMES = (*TABLES, *VIEWS)
@@ -85,6 +87,9 @@ def ask(catalog: Catalog, sql: str, *, seconds: float = SECONDS, rows: int = ROW
         statement = _checked(con, sql)
         begun = time.perf_counter()
         frame = _run(con, f"SELECT * FROM (\n{statement}\n) LIMIT {rows + 1}", seconds)
+        if frame.estimated_size() > MAX_BYTES:
+            what = f"the answer has {frame.estimated_size() / 1e6:,.0f} MB, at most {MAX_BYTES / 1e6:,.0f} are shown"
+            raise ConfigError(what, remedy="Ask for fewer columns or rows, or shorter texts.")
         return Answer(frame.head(rows), len(frame) > rows, time.perf_counter() - begun)
     finally:
         con.close()
@@ -139,6 +144,8 @@ def _checked(con: duckdb.DuckDBPyConnection, sql: str) -> str:
 
     if len(sql) > MAX_TEXT:
         raise ConfigError(f"the question is longer than {MAX_TEXT} letters", remedy="Ask something shorter.")
+    if any("\ud800" <= letter <= "\udfff" for letter in sql):
+        raise ConfigError("the question holds half a letter", remedy="Type it again.")
     try:
         statements = con.extract_statements(sql)
     except duckdb.Error as error:

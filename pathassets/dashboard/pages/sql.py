@@ -14,6 +14,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from pathassets.dashboard import parts, sql_box
 from pathassets.dashboard.parts import Context, Query
+from pathassets.dashboard.sql_worker import ask_worker
 from pathassets.errors import ConfigError
 
 GRID = "answer"
@@ -78,7 +79,7 @@ def _answer(context: Context, question: str) -> list[Any]:
     if not question.strip():
         return []
     try:
-        answer = sql_box.ask(context.catalog, question)
+        answer = ask_worker(context.catalog, question)
     except ConfigError as error:
         return [
             html.Div([html.P(error.message), html.P(parts.commands(error.remedy))], className="warning", role="alert")
