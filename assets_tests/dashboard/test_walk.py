@@ -201,7 +201,10 @@ def test_a_lasso_on_the_map(walk: Walk, finished: Finished):
     walk.until_query_has("lasso=")
     walk.page.reload()
     walk.page.locator("#slide-selection table").wait_for()
+    walk.page.locator("#slide-map .selectionlayer path").first.wait_for(state="attached")
+    assert "lasso" in walk.query(), "the line that came back took nothing away"
     walk.page.get_by_role("button", name="Clear").click()
+    walk.page.locator("#slide-map .selectionlayer path").first.wait_for(state="detached")
     walk.page.locator("#slide-selection table").wait_for(state="detached")
     walk.page.wait_for_function("!location.search.includes('lasso')")
 
