@@ -61,6 +61,7 @@ def test_importing_the_package_imports_nothing_else():
 def test_dagster_processes_do_not_pay_for_torch_openslide_or_scanpy():
     loaded = _loaded_by("import pathassets.definitions as d; d.defs()")
     heavy = {"torch", "openslide", "scanpy", "dash", "timm", "zarr", "anndata", "plotly", "duckdb", "skimage"}
+    heavy |= {"transformers", "tokenizers", "sentencepiece"}
     assert loaded & heavy == set()
 
 

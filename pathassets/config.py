@@ -296,8 +296,9 @@ def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Reci
     for part in ("embeddings", "predictions", "vectors", "domains", "text"):
         item[part] = {**shared.get(part, {}), **_plain(data.get(part)), **_plain(item.get(part))}
     item["vectors"] = _located(data["home"], item["vectors"])
-    if item.get("weights"):
-        item["weights"] = str((Path(data["home"]) / str(item["weights"])).expanduser())
+    for file in ("weights", "tokenizer"):
+        if item.get(file):
+            item[file] = str(Path(data["home"]) / Path(str(item[file])).expanduser())
     return Recipe(**item)
 
 

@@ -9,7 +9,8 @@ Belongs here: the error tree and the enum of reason codes. Does not belong: hand
     │   └── StoreUnreachableError   the store does not answer: nothing is known of what it holds
     ├── SlideError                  one slide cannot go on; the others do (also ValueError)
     └── EncoderError                an encoder cannot be had or used (also RuntimeError)
-        └── UnknownEncoderError     no card has this name (also KeyError)
+        ├── UnknownEncoderError     no card has this name (also KeyError)
+        └── TextTowerError          an encoder's tiles cannot be compared with words; tiles alone are not concerned
 
 Each carries a `Reason`, the same code that stands in the table `outcomes`.
 """
@@ -48,6 +49,9 @@ class Reason(StrEnum):
     UNKNOWN_WORDS = "unknown_words"
     WEIGHTS_MISSING = "weights_missing"
     WEIGHTS_MISMATCH = "weights_mismatch"
+    TEXT_TOWER_MISSING = "text_tower_missing"
+    TOKENIZER_MISSING = "tokenizer_missing"
+    TOKENIZER_MISMATCH = "tokenizer_mismatch"
     ENCODER_UNKNOWN = "encoder_unknown"
     ENCODER_MISMATCH = "encoder_mismatch"
     TILING_MISMATCH = "tiling_mismatch"
@@ -118,3 +122,7 @@ class EncoderError(PathassetsError, RuntimeError):
 
 class UnknownEncoderError(EncoderError, KeyError):
     """No card has this name."""
+
+
+class TextTowerError(EncoderError):
+    """Words cannot be embedded: there is no text tower, or it, its tokenizer or a library of theirs cannot be had."""

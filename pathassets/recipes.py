@@ -325,6 +325,7 @@ class Recipe(Options):
     Attributes:
         name: `[a-z0-9_]+`; the second part of asset keys; the encoder's slug when empty.
         weights: A local file; None = the card's own source.
+        tokenizer: A local file (or its folder) for the encoder's text tower; None = beside `weights`, or in the hub's cache.
         random_weights: Take untrained weights (for trials; every output says so).
         encoder_kwargs: Passed to timm's `create_model` (`pad_type = "same"`) and, for `mean`, `std`, `interpolation`,
             to the preprocessing.
@@ -334,6 +335,7 @@ class Recipe(Options):
     tiling: Tiling
     encoder: str = "demo-vlm"
     weights: str | None = None
+    tokenizer: str | None = None
     random_weights: bool = False
     encoder_kwargs: dict[str, Any] = Field(default_factory=dict)
     embeddings: EmbeddingOptions = EmbeddingOptions()

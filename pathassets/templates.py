@@ -47,6 +47,7 @@ tiling = "px224_mpp050"
 # name = "uni"
 # encoder = "timm/vit_large_patch16_224"
 # weights = "/data/weights/uni.safetensors"
+# tokenizer = "/data/weights/tokenizer.json"   # of encoders that read words, where it does not lie beside `weights`
 # tiling = "px224_mpp050"
 
 [embeddings]

@@ -9,6 +9,7 @@ from support.commands import run_command
 
 from pathassets.cli import doctor, machine
 from pathassets.config import CONFIG_FILE, Study, init_home
+from pathassets.recipes import Recipe, TextOptions
 
 TINY = """
 [study]
@@ -127,3 +128,18 @@ def test_the_clock_of_a_disk_is_compared_with_ours(tmp_path, monkeypatch):
     ours = machine.time.time
     monkeypatch.setattr(machine.time, "time", lambda: ours() - 100.0)
     assert 99.0 < machine.clock_skew_s(tmp_path) < 101.0
+
+
+def test_words_that_cannot_be_read_are_a_warning_with_the_remedy(study):
+    lacking = tuple(
+        doctor._words(Recipe(tiling=study.used_tilings[0], encoder="conch", text=TextOptions(terms=("mucosa",))))
+    )
+    assert [(line.status, line.check.partition(" ")[0]) for line in lacking] == [(doctor.WARNING, "words")]
+    assert "conch/projected" in lacking[0].fix
+    own = tuple(doctor._words(Recipe(tiling=study.used_tilings[0], text=TextOptions(terms=("mucosa",)))))
+    assert [line.status for line in own] == [doctor.OK]
+    for silent in (
+        Recipe(tiling=study.used_tilings[0], encoder="uni", text=TextOptions(terms=("a",))),
+        Recipe(tiling=study.used_tilings[0], encoder="conch"),
+    ):
+        assert not list(doctor._words(silent)), "nobody asked for words"

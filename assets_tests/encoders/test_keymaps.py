@@ -158,14 +158,14 @@ def test_the_pictures_branch_of_beit3_is_musk():
     network, state = narrow("musk"), ref.beit3(WIDTH, 16, 16)
     unused = loaded("musk", network, state)
     assert any(".B." in key for key in unused)
-    assert "vision_head.weight" in unused
+    assert "head.0.weight" in unused, "the head belongs to musk/projected"
     x = images()
     agree(network(x), ref.run_beit3(state, x, HEADS))
 
 
 @torch.no_grad()
 def test_siglip_packs_its_queries_apart():
-    network = narrow("conceptclip", img_size=56)
+    network = narrow("medsiglip", img_size=56)
     source = {key.removeprefix("trunk."): ref.numbers(*value.shape) for key, value in network.state_dict().items()}
     renamed = {}
     for key, value in source.items():
@@ -189,7 +189,7 @@ def test_siglip_packs_its_queries_apart():
     renamed["embeddings.position_embedding.weight"] = renamed["embeddings.position_embedding.weight"][0]
     published = {f"vision_model.{key}": value for key, value in renamed.items()}
     published["text_model.head.weight"] = ref.numbers(3)
-    assert loaded("conceptclip", network, published) == ["text_model.head.weight"]
+    assert loaded("medsiglip", network, published) == ["text_model.head.weight"]
     for key, value in source.items():
         torch.testing.assert_close(network.state_dict()[f"trunk.{key}"], value, rtol=0, atol=0)
 

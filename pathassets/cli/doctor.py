@@ -18,7 +18,7 @@ from pathassets.cli import machine
 from pathassets.cli.console import print_json, print_rows
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.environment import alert_webhook
-from pathassets.errors import ConfigError, PathassetsError
+from pathassets.errors import ConfigError, PathassetsError, TextTowerError
 from pathassets.recipes import Recipe, is_file, slide_vector_name
 from pathassets.steps.session import Session
 
@@ -57,6 +57,7 @@ def diagnose(study: Study) -> Iterator[Line]:
             yield _tried(f"patch tokens of {recipe.key}", partial(_tokens, recipe))
         for method in recipe.vectors.encoders:
             yield _tried(f"{slide_vector_name(method)} of {recipe.key}", partial(_slide_weights, study, recipe, method))
+        yield from _words(recipe)
     yield from _dagster(study)
     yield _tried("alerts", _alerts)
 
@@ -240,6 +241,23 @@ def _slide_weights(study: Study, recipe: Recipe, method: str) -> str:
     elif not random:
         check_licence(get_slide_card(method), study.licences)
     return found
+
+
+def _words(recipe: Recipe) -> Iterator[Line]:
+    """Whether the recipe's terms can be read; tiles are embedded without."""
+    from pathassets.encoders import knows_words, words_digest
+
+    if not (knows_words(recipe.encoder) and recipe.text.terms):
+        return
+    check = f"words of {recipe.key}"
+    try:
+        found = words_digest(
+            recipe.encoder, weights=recipe.weights, tokenizer=recipe.tokenizer, encoder_kwargs=recipe.encoder_kwargs
+        )
+    except TextTowerError as error:
+        yield Line(check, WARNING, error.message, error.remedy)
+    else:
+        yield Line(check, OK, f"tokenizer {found[:16]}" if found else "read by the network itself")
 
 
 # -- Dagster -----------------------------------------------------------------------------------------------------------

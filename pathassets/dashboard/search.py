@@ -130,11 +130,14 @@ def terms_of(catalog: Catalog, recipe: str) -> list[str]:
 
 
 def text_recipe(catalog: Catalog, recipe: str) -> Recipe | None:
-    """The recipe, where its encoder can read words and its weights are here; else None."""
-    from pathassets.encoders import has_text, weights_are_here
+    """The recipe, where its encoder can read words, and its weights and tokenizer are here; else None."""
+    from pathassets.encoders import has_text, weights_are_here, words_are_here
 
     known = next((item for item in catalog.study.recipes if item.key == recipe), None)
     if known is None or known.random_weights or not has_text(known.encoder):
+        return None
+    how = {"weights": known.weights, "tokenizer": known.tokenizer, "encoder_kwargs": known.encoder_kwargs}
+    if not words_are_here(known.encoder, **how):
         return None
     return known if known.weights or weights_are_here(known.encoder) else None
 

@@ -11,7 +11,7 @@ from pathassets.config import Study
 from pathassets.defs import describe
 from pathassets.defs.checks import cohort_result, cohort_specs
 from pathassets.defs.slide_assets import OWNERS, group_of, terms_key
-from pathassets.encoders import has_text
+from pathassets.encoders import knows_words
 from pathassets.recipes import Recipe
 from pathassets.steps.cohort_checks import FAILED_SLIDES, MAP_CHECKS, judge_day, judge_map
 from pathassets.steps.nodes import chain
@@ -26,7 +26,9 @@ NIGHTLY_MADE = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), f
 def cohort_assets(study: Study) -> list[dg.AssetsDefinition]:
     """All unpartitioned assets of a study."""
     assets = [make(study, recipe) for recipe in study.recipes for make in (slide_map_asset, cohort_map_asset)]
-    assets += [terms_asset(study, recipe) for recipe in study.recipes if has_text(recipe.encoder) and recipe.text.terms]
+    assets += [
+        terms_asset(study, recipe) for recipe in study.recipes if knows_words(recipe.encoder) and recipe.text.terms
+    ]
     return [*assets, results_asset(study)]
 
 

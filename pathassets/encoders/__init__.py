@@ -5,8 +5,15 @@ Importing this package loads no network library: cards and hashes are asked for 
 
 from pathassets.encoders.card import EncoderCard
 from pathassets.encoders.licences import check_licence
-from pathassets.encoders.loading import check_access, check_device, load_encoder, weights_are_here
-from pathassets.encoders.registry import EncoderSpec, canonical, get_card, has_text, list_cards
+from pathassets.encoders.loading import (
+    check_access,
+    check_device,
+    load_encoder,
+    weights_are_here,
+    words_are_here,
+    words_digest,
+)
+from pathassets.encoders.registry import EncoderSpec, canonical, get_card, has_text, knows_words, list_cards
 from pathassets.encoders.weights import weights_digest
 
 __all__ = [
@@ -18,8 +25,11 @@ __all__ = [
     "check_licence",
     "get_card",
     "has_text",
+    "knows_words",
     "list_cards",
     "load_encoder",
     "weights_are_here",
     "weights_digest",
+    "words_are_here",
+    "words_digest",
 ]

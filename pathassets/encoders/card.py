@@ -105,7 +105,12 @@ class EncoderCard(Card):
         precision: What its authors ran it in; `precision = "auto"` decides by the hardware.
         vision_language: Whether it was trained with words; only its image tower is here unless `has_text`.
         has_text: Whether it has a text tower, so that tiles can be compared with words.
-        logit_scale: Factor on cosines before a softmax over terms, as it was learned; None where there is no text.
+        text: Its text tower in words; of an encoder trained with words that has none here, why.
+        text_encoder: Of such an encoder, the one whose vectors share a space with words; empty = none here does.
+        tokenizer: Files that its words are cut up by, any one of them; none = the network needs none.
+        context: Tokens that the text tower reads; what a text has beyond them is left out. 0 = any number.
+        logit_scale: Factor on cosines before a softmax over terms, as it was learned; None where there is no text, or
+            where the weights hold it.
         templates: Prompt templates of its text tower; `{}` is the term.
         training: How it was trained: the method's name.
         n_wsis: Whole-slide images that it was trained on, as its authors say, rounded; 0 = not stated, or other images.
@@ -124,6 +129,10 @@ class EncoderCard(Card):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     vision_language: bool = False
     has_text: bool = False
+    text: str = ""
+    text_encoder: str = ""
+    tokenizer: tuple[str, ...] = ()
+    context: int = 0
     logit_scale: float | None = None
     templates: tuple[str, ...] = ()
     training: str = ""
@@ -136,8 +145,8 @@ class EncoderCard(Card):
             raise ValueError(f"card {self.name!r}: resize {self.resize} is smaller than the input {self.input_px}")
         if min(self.std) <= 0:
             raise ValueError(f"card {self.name!r}: std must be positive")
-        if self.has_text and self.logit_scale is None:
-            raise ValueError(f"card {self.name!r}: an encoder with text needs its logit_scale")
+        if self.has_text and self.logit_scale is None and not self.tokenizer:
+            raise ValueError(f"card {self.name!r}: an encoder with text needs its logit_scale, or weights that hold it")
 
     @property
     def resize_px(self) -> int:

@@ -46,6 +46,7 @@ def card() -> EncoderCard:
         params_m=0.49,
         vision_language=True,
         has_text=True,
+        text="a weighted bag of n-grams of words, two layers",
         logit_scale=LOGIT_SCALE,
         templates=demo_words.TEMPLATES,
         training="contrastive, on procedural tissue",

@@ -6,7 +6,8 @@ Belongs here: running a loaded network. Does not belong: finding its weights (`l
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from pathassets.encoders.networks import Networks, is_out_of_memory
 from pathassets.encoders.outputs import Outputs, RowLayout
 from pathassets.encoders.precision import Agreement, Precision, compare, torch_dtype
 from pathassets.encoders.preprocess import Preprocess
+from pathassets.encoders.registry import no_text_tower
 from pathassets.errors import EncoderError, Reason
 
 # One forward pass of `encoder(images)`; the engine brings its own batches.
@@ -35,6 +37,7 @@ class Encoder:
         dropped: Classifier weights of the file that the encoder has no use for.
         devices: Devices that may each be given a copy, the encoder's own among them; none = that one alone.
         layout: What the network's rows hold; None = vectors alone.
+        text: Gives the text tower when it is first asked for; None = what of words there is, the network has.
     """
 
     def __init__(
@@ -48,8 +51,9 @@ class Encoder:
         dropped: Sequence[str] = (),
         devices: Sequence[str] = (),
         layout: RowLayout | None = None,
+        text: Callable[[], Any] | None = None,
     ) -> None:
-        self.card = card
+        self.card, self._text = card, text
         self.layout = layout or RowLayout(card.dim)
         self.weights_sha256, self.dropped = weights_sha256, tuple(dropped)
         self.devices = tuple(devices) or (device,)
@@ -88,13 +92,22 @@ class Encoder:
 
     @property
     def logit_scale(self) -> float:
-        """Factor on cosines before a softmax over terms.
+        """Factor on cosines before a softmax over terms: the weights' own, else the card's.
 
         Raises:
-            EncoderError: `encoder_failed` where there is no text tower.
+            TextTowerError: Words cannot be embedded here.
         """
-        self._require_text()
-        return float(self.card.logit_scale or 1.0)
+        return float(getattr(self._reader(), "logit_scale", None) or self.card.logit_scale or 1.0)
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to scaled cosines before a sigmoid; None where the encoder was trained with a softmax.
+
+        Raises:
+            TextTowerError: Words cannot be embedded here.
+        """
+        bias = getattr(self._reader(), "logit_bias", None)
+        return None if bias is None else float(bias)
 
     def __call__(self, images: np.ndarray, preprocess: bool = True) -> np.ndarray:
         """Embeds tiles.
@@ -193,33 +206,32 @@ class Encoder:
         Computed in fp32 on the CPU, so that a term's vector is the same on every device.
 
         Raises:
-            EncoderError: `encoder_failed` where there is no text tower.
+            TextTowerError: There is no text tower, or it, its tokenizer or a library cannot be had.
         """
-        self._require_text()
+        reader = self._reader()
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
         with torch.inference_mode():
-            vectors: Tensor = self._networks.master.encode_text(list(texts))  # type: ignore[operator]
+            vectors: Tensor = reader.encode_text(list(texts))
         return nn.functional.normalize(vectors.float(), dim=1).numpy()
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of `text` that the text tower cannot know; empty where the network does not tell.
 
         Raises:
-            EncoderError: `encoder_failed` where there is no text tower.
+            TextTowerError: Words cannot be embedded here.
         """
-        self._require_text()
-        tell = getattr(self._networks.master, "unknown_words", None)
+        tell = getattr(self._reader(), "unknown_words", None)
         return list(tell(text)) if callable(tell) else []
 
     def __repr__(self) -> str:
         return f"Encoder({self.card.name!r}, dim={self.dim}, device={self.device!r}, precision={self.precision!r})"
 
-    def _require_text(self) -> None:
+    def _reader(self) -> Any:
+        """What turns words into vectors: `encode_text`, and `logit_scale`, `logit_bias`, `unknown_words` if it likes."""
         if not self.has_text:
-            raise EncoderError(
-                f"{self.card.name} has no text tower",
-                reason=Reason.ENCODER_FAILED,
-                remedy="Use a vision-language encoder, such as demo-vlm, or leave out the text terms.",
-            )
+            raise no_text_tower(self.card)
+        return self._text() if self._text is not None else self._networks.master
 
 
 def checked(images: np.ndarray) -> np.ndarray:

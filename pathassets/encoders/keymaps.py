@@ -242,6 +242,7 @@ _OPEN_CLIP: Rules = (
 )
 _BEIT3: Rules = (
     (r"^beit3\.", ""),
+    (r"^vision_head\.", "head.0."),
     (r"\.A\.", "."),
     (r"^vision_embed\.cls_token$", "cls_token"),
     (r"^vision_embed\.proj\.", "patch_embed.proj."),
@@ -300,7 +301,8 @@ LAYOUTS: dict[str, Layout] = {
         after=lambda state, trunk: _pool_norm(_clip(state, trunk)),
     ),
     "open-clip-timm": Layout(
-        ((r"^visual\.trunk\.", ""), (r"^visual\.head\.proj\.", "head.0.")), r"^(text\.|logit_scale|logit_bias)"
+        ((r"^visual\.trunk\.", ""), (r"^visual\.head\.proj\.", "head.0.")),
+        r"^(text\.|(image|text)_proj\.|(concept_)?logit_(scale|bias))",
     ),
     "conch": Layout(
         (
@@ -323,7 +325,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "beit3": Layout(
         _BEIT3,
-        r"^(vision_head|language_head|text_embed|vision_embed\.mask_token|logit_scale|mim_head|mlm_head|.*\.B\.)",
+        r"^(language_head|text_embed|vision_embed\.mask_token|logit_scale|mim_head|mlm_head|.*\.B\.)",
         after=_beit3,
     ),
     "swin": Layout(unused=r"^(head\.|.*(relative_position_index|attn_mask)$)", after=_swin),

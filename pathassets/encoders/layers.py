@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 POOLS = ("avg", "max", "none")
 LAST = "postconv"
+# Inner layers are not in the words' space.
+WORDLESS: dict[str, Any] = {"has_text": False, "logit_scale": None, "text": "", "tokenizer": (), "context": 0}
 # Names of the same places in Keras, by which other frameworks ask; the first of the torch names that exists is meant.
 KERAS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"conv1_conv", ("conv1", "features.conv0", "features.0")),
@@ -123,9 +125,9 @@ def with_layers(spec: EncoderSpec, layers: str | Sequence[str] | None, pool: str
     size = spec.card.input_px
     names = [_module_name(sketch, layer, size, spec.card.name) for layer in wanted]
     width = _width(LayerFeatures(sketch, names, pool), size)
-    card = replace(spec.card, dim=width, pooling=f"{pool} of {', '.join(names)}", has_text=False, logit_scale=None)
+    card = replace(spec.card, dim=width, pooling=f"{pool} of {', '.join(names)}", **WORDLESS)
     wrap: Callable[[nn.Module], nn.Module] = lambda network: LayerFeatures(network, names, pool).eval()  # noqa: E731
-    return replace(spec, card=card, wrap=wrap, layered=True)
+    return replace(spec, card=card, wrap=wrap, layered=True, text=None)
 
 
 def _module_name(network: nn.Module, layer: str, size: int, encoder: str) -> str:

@@ -14,7 +14,7 @@ from pathassets.encoders import hub
 from pathassets.encoders.device import resolve_devices
 from pathassets.encoders.licences import tell_terms
 from pathassets.encoders.precision import Precision, is_good_at_bf16, resolve_precision
-from pathassets.encoders.registry import get_card, get_spec
+from pathassets.encoders.registry import EncoderSpec, get_card, get_spec, no_text_tower
 from pathassets.encoders.weights import (
     file_sha256,
     find_weights,
@@ -26,13 +26,14 @@ from pathassets.encoders.weights import (
     read_state,
     weights_digest,
 )
-from pathassets.errors import EncoderError
+from pathassets.errors import EncoderError, TextTowerError
 
 if TYPE_CHECKING:
     import torch
 
     from pathassets.encoders.encoder import Encoder
     from pathassets.encoders.outputs import Asked
+    from pathassets.encoders.text.tower import TextTower
 
 NAMES_SHOWN = 4
 
@@ -44,6 +45,7 @@ def load_encoder(
     *,
     weights: str | Path | None = None,
     random_weights: bool = False,
+    tokenizer: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     include_preds: bool = False,
@@ -56,6 +58,8 @@ def load_encoder(
         name: A named encoder, or any timm model as `timm/<name>`.
         weights: A local file (safetensors, or a checkpoint of tensors); None = the card's own source.
         random_weights: Untrained weights, the same for the same name; nothing they give means anything.
+        tokenizer: A local file for the text tower, or its folder; None = beside `weights`, or in the hub's cache. It is
+            looked for when the first text comes: tiles need none.
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; of several (`cuda:0,cuda:1`) the encoder is on the first, and
             computes in what suits all of them.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -63,7 +67,7 @@ def load_encoder(
         dense: `outputs(images)` gives the patch tokens, or the last map, too.
         **encoder_kwargs: `mean`, `std`, `interpolation`, `antialias`, `resize`, `crop` override the card's preprocessing;
             `layers` (names of modules) and `layer_pool` (`avg`, `max`, `none`) take features of inner layers, side by side;
-            all others are the network's own arguments (`pad_type="same"`).
+            `text_kwargs` are sizes of the text tower; all others are the network's own arguments (`pad_type="same"`).
 
     Raises:
         EncoderError: The encoder, its weights or the device cannot be had; the message says what to do.
@@ -77,11 +81,12 @@ def load_encoder(
     how: Precision = "fp32" if spec.opens is not None else resolve_precision(precision, *devices)
     ask = Asked(spec, include_preds=include_preds, dense=dense)
     dropped: list[str] = []
-    if random_weights:
+    path = None if random_weights else _weights_file(name, spec, weights)
+    if path is None:
         network, sha256 = _random_network(name, ask), random_digest(name, encoder_kwargs)
         log.warning("%s has random weights: its embeddings mean nothing", spec.card.name)
     else:
-        network, sha256, dropped = _trained(name, ask, weights)
+        network, sha256, dropped = _trained(ask, path)
     return Encoder(
         spec.card,
         ask.finished(network),
@@ -91,14 +96,72 @@ def load_encoder(
         dropped=dropped,
         devices=devices,
         layout=ask.layout,
+        text=_text(spec, tokenizer, path, beside=weights),
     )
 
 
-def _trained(name: str, ask: Asked, weights: str | Path | None) -> tuple[torch.nn.Module, str, list[str]]:
+def _text(spec: EncoderSpec, tokenizer: str | Path | None, path: Path | None, *, beside: str | Path | None) -> Any:
+    """The text tower, which is read when it is asked for; None where there is none, or the network has it."""
+    tower = spec.text
+    if tower is None:
+        return None
+    from pathassets.encoders.text.tokenizer import find_tokenizer
+    from pathassets.encoders.text.tower import WhenAsked, read_tower
+
+    folder = Path(beside).expanduser() if beside is not None else None
+
+    def read() -> TextTower:
+        file = find_tokenizer(spec.card, tower, named=tokenizer, beside=folder)
+        return read_tower(spec.card, tower, file, path)
+
+    return WhenAsked(read)
+
+
+def words_digest(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    encoder_kwargs: Mapping[str, Any] | None = None,
+) -> str | None:
+    """What identifies how an encoder cuts words up, found without building anything.
+
+    Returns:
+        SHA-256 of the tokenizer's file; None where the network needs none.
+
+    Raises:
+        TextTowerError: Words cannot be embedded here.
+    """
+    from pathassets.encoders.text.tokenizer import check_libraries, find_tokenizer
+
+    spec = get_spec(name, encoder_kwargs)
+    if not spec.card.has_text:
+        raise no_text_tower(spec.card)
+    if spec.text is None:
+        return None
+    beside = Path(weights).expanduser() if weights is not None else None
+    path = find_tokenizer(spec.card, spec.text, named=tokenizer, beside=beside)
+    check_libraries(spec.text, path)
+    return file_sha256(path)
+
+
+def words_are_here(name: str, **how: Any) -> bool:
+    """Whether words could be embedded now, as far as can be told without the weights; arguments as for `words_digest`."""
+    try:
+        words_digest(name, **how)
+    except TextTowerError:
+        return False
+    return True
+
+
+def _weights_file(name: str, spec: EncoderSpec, weights: str | Path | None) -> Path:
+    tell_terms(spec.card)
+    return local_file(weights, name) if weights is not None else find_weights(spec.card, download=True)
+
+
+def _trained(ask: Asked, path: Path) -> tuple[torch.nn.Module, str, list[str]]:
     """The network with its weights, their hash, and what of the file it had no use for."""
     spec = ask.spec
-    tell_terms(spec.card)
-    path = local_file(weights, name) if weights is not None else find_weights(spec.card, download=True)
     if spec.opens is not None:
         return spec.opens(path), file_sha256(path), []
     state = read_state(path)

@@ -22,8 +22,8 @@ machine, and `pathassets encoders NAME` shows one card with its pipeline and Bib
 `confirmed`: V = the network was built here, and the length of its vectors and its number of parameters are those that its sources
 state; S = read in the source of its authors or of another framework. **No published weights could be fetched where this was written:
 shapes and names are confirmed, the numbers that trained weights give are not.** `layout` is the layout of the published checkpoint
-that is translated (`encoders/keymaps.py`). Resolutions are what the authors cut; a tiling of your own wins. Image towers only: of the
-models trained with words, `demo-vlm` alone has its text tower here.
+that is translated (`encoders/keymaps.py`). Resolutions are what the authors cut; a tiling of your own wins. Which encoders read words,
+and what they need for it: [Words](#words).
 
 The same weights pooled in another way are another encoder, and the name says so: `h0-mini` is the class token and the mean patch token
 side by side, `h0-mini/cls` the class token alone.
@@ -46,6 +46,21 @@ TABLE = (
 PIPELINES = "\n## Preprocessing, pooling, weights\n\n"
 COLUMNS = ("name", "network", "pooling", "pipeline", "layout", "weights")
 TERMS = "\n## Terms and papers\n\n"
+WORDS = """
+## Words
+
+Encoders that were trained with words. The text tower is in the same file as the image tower; the tokenizer is looked for
+beside the file that `weights` names, then in the hub's cache, or is named: `tokenizer = "FILE"` in the recipe. It is never
+fetched, its hash is part of what text scores are made from, and one with other numbers of tokens is refused.
+`pip install 'pathassets[text]'` brings the libraries: tokenizers or sentencepiece to cut words up, transformers for the
+towers of BERT. Texts beyond `tokens` are cut off. A term's vector is the mean over the prompts (`templates` in `[text]`
+wins); the factor before the softmax is the one in the weights. Where words cannot be read, terms of your own fail
+`text_similarity` with the reason and the remedy, and the default ones leave it flagged, without scores.
+
+`confirmed` is of the text tower: V = its size is the one that its sources state, and its numbers are those of
+transformers, open_clip or a second writing of its authors' formulas, on random weights; S = read in their source.
+
+"""
 
 SLIDES = """
 ## Slide encoders
@@ -102,7 +117,10 @@ def render() -> str:
     first = _table(TABLE, [_facts(card) for card in cards])
     second = _table(COLUMNS, [_making(card) for card in cards])
     terms = _table(("name", "terms", "paper", "known elsewhere as"), [_terms(card) for card in cards])
-    return "\n".join([HEAD, first, PIPELINES + second, TERMS + terms, _not_here(), _slides()])
+    words = _table(
+        ("name", "text tower", "tokenizer", "tokens", "prompts", "confirmed"), list(map(_words, _speaking(cards)))
+    )
+    return "\n".join([HEAD, first, WORDS + words, PIPELINES + second, TERMS + terms, _not_here(), _slides()])
 
 
 def _facts(card: EncoderCard) -> list[str]:
@@ -118,6 +136,19 @@ def _facts(card: EncoderCard) -> list[str]:
 def _making(card: EncoderCard) -> list[str]:
     weights = " / ".join(filter(None, (card.hub_id, card.file))) or "a local file"
     return [f"`{card.name}`", card.architecture, card.pooling, " → ".join(card.pipeline), card.key_map, weights]
+
+
+def _speaking(cards: Sequence[EncoderCard]) -> list[EncoderCard]:
+    return [card for card in cards if card.vision_language]
+
+
+def _words(card: EncoderCard) -> list[str]:
+    if not card.has_text:
+        return [f"`{card.name}`", f"none: {card.text}; take `{card.text_encoder}`", "", "", "", ""]
+    tower = zoo.encoders()[card.name].text if card.name in zoo.encoders() else None
+    files = " or ".join(f"`{file}`" for file in card.tokenizer) or "none"
+    prompts = ", ".join(f'"{template}"' for template in card.templates)
+    return [f"`{card.name}`", card.text, files, str(card.context or "any"), prompts, tower.evidence if tower else ""]
 
 
 def _terms(card: EncoderCard) -> list[str]:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pathassets.encoders import zoo
 from pathassets.encoders.card import EncoderCard
-from pathassets.errors import EncoderError, Reason, UnknownEncoderError
+from pathassets.encoders.text.spec import TowerSpec
+from pathassets.errors import EncoderError, Reason, TextTowerError, UnknownEncoderError
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,8 @@ BUILTIN = ("pathassets.encoders.demo_vlm",)
 PREPROCESSING = ("mean", "std", "interpolation", "antialias", "resize", "crop")
 # These choose what of the network's activations becomes a vector; everything else in `encoder_kwargs` is the network's own.
 LAYERS = ("layers", "layer_pool")
+# These are the text tower's.
+TEXT = "text_kwargs"
 
 Kwargs = Mapping[str, Any]
 
@@ -75,6 +78,7 @@ class EncoderSpec:
         layered: Whether the vectors are those of inner layers.
         wrap: Puts something around the network when it has its weights.
         classifier: Its classifying end, for those who ask for it; None = it has none.
+        text: The text tower, where it is not a part of the network (`encode_text`).
     """
 
     card: EncoderCard
@@ -85,6 +89,7 @@ class EncoderSpec:
     layered: bool = False
     wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda network: network
     classifier: Classifier | None = None
+    text: TowerSpec | None = None
 
 
 def list_cards() -> list[EncoderCard]:
@@ -105,6 +110,12 @@ def has_text(name: str) -> bool:
     """Whether an encoder has a text tower; answered without torch."""
     family = _families().get(canonical(name))
     return family.card().has_text if family is not None else False
+
+
+def knows_words(name: str) -> bool:
+    """Whether an encoder has a text tower, or was trained with words and should have one; answered without torch."""
+    family = _families().get(canonical(name))
+    return family is not None and (family.card().has_text or family.card().vision_language)
 
 
 def canonical(name: str) -> str:
@@ -156,11 +167,16 @@ def _of_family(family: Family, kwargs: dict[str, Any]) -> EncoderSpec:
     card = family.card()
     if isinstance(family, zoo.ZooEncoder) and "img_size" in kwargs:
         card = replace(card, input_px=int(kwargs["img_size"]), resize=0)
+    tower = family.text if isinstance(family, zoo.ZooEncoder) else None
+    if tower is not None:
+        tower = tower.narrowed(kwargs.pop(TEXT, {}))
+        card = replace(card, context=tower.context)
     return EncoderSpec(
         card=card,
         build=lambda: family.build(**kwargs),
         rename=getattr(family, "rename", None),
         heads=tuple(getattr(family, "heads", ())),
+        text=tower,
     )
 
 
@@ -241,6 +257,17 @@ def _load(point: Any) -> Family:
             remedy="Update or uninstall the package that brings it.",
         ) from error
     return family
+
+
+def no_text_tower(card: EncoderCard) -> TextTowerError:
+    """The error for words where no text tower is; of an encoder that was trained with words, with the reason."""
+    why = f": {card.text}" if card.text else ""
+    take = f"Take {card.text_encoder}" if card.text_encoder else "Take an encoder that reads words, such as demo-vlm"
+    return TextTowerError(
+        f"{card.name} has no text tower{why}",
+        reason=Reason.TEXT_TOWER_MISSING,
+        remedy=f"{take}, or leave out the words: `terms = []` in [text].",
+    )
 
 
 def _invalid(message: str) -> EncoderError:

@@ -227,10 +227,10 @@ def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: La
         EncoderError: `weights_mismatch`, with what is missing, left over or of another shape.
     """
     wanted = model.state_dict()
-    if spec.rename is not None and _mismatch(wanted, _counted(_without_heads(state, wanted, spec), wanted)):
+    if spec.rename is not None and mismatch(wanted, _counted(_without_heads(state, wanted, spec), wanted)):
         state = _renamed(state, model, spec, path)
     fitting = _counted(_without_heads(state, wanted, spec), wanted)
-    problems = _mismatch(wanted, fitting)
+    problems = mismatch(wanted, fitting)
     if problems:
         raise EncoderError(
             f"{path} does not fit {spec.card.name}: {'; '.join(problems)}",
@@ -268,7 +268,8 @@ def _without_heads(state: dict[str, Any], wanted: Mapping[str, Any], spec: Layou
     return {key: value for key, value in state.items() if key in wanted or not key.startswith(heads)}
 
 
-def _mismatch(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+def mismatch(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+    """What of a network's tensors is missing in a file's, what is left over and what has another shape; none = they fit."""
     missing = [key for key in wanted if key not in state]
     extra = [key for key in state if key not in wanted]
     shapes = [

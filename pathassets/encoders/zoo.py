@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pathassets.encoders.card import EncoderCard, Interpolation, Rgb
+from pathassets.encoders.text.spec import TowerSpec, towers
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,7 @@ class ZooEncoder:
             precision=entry.get("precision", "fp32"),
             params_m=entry["params"],
             vision_language=entry.get("vl", False),
+            **self._words(),
             training=entry["training"],
             n_wsis=entry.get("wsis", 0),
             licence=licence,
@@ -109,6 +111,20 @@ class ZooEncoder:
             f"a linear layer to {head[0]}" if len(head) == 1 else f"{len(head)} layers to {head[-1]}" if head else ""
         )
         return ", ".join(filter(None, (POOLING[self.entry["pool"]], layers))) + unit
+
+    @property
+    def text(self) -> TowerSpec | None:
+        """Its text tower; None where there is none here."""
+        named = self.entry.get("text")
+        return towers()[named] if isinstance(named, str) else None
+
+    def _words(self) -> dict[str, Any]:
+        """What the card says of words; an entry without a tower says why, and which other entry has one."""
+        tower, why = self.text, self.entry.get("text", {})
+        if tower is None:
+            return {"text": why.get("why", ""), "text_encoder": why.get("instead", "")}
+        facts = {"text": tower.in_words, "tokenizer": tower.files, "context": tower.context}
+        return {"has_text": True, "templates": tower.templates, **facts}
 
     def build(self, **kwargs: Any) -> torch.nn.Module:
         """The network with untrained weights; `kwargs` go to timm and win over the table."""

@@ -18,7 +18,7 @@ from pathassets.steps import cohort_map
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.provenance import NOT_RECORDED, Account, Change, Looking, State, option_changes
 from pathassets.steps.slide_map import current_vectors, map_digest, map_options
-from pathassets.steps.terms import terms_digest, terms_options
+from pathassets.steps.terms import terms_digest, terms_inputs, terms_options
 from pathassets.store import layout
 from pathassets.store.query import connect
 from pathassets.store.results import last_published, needs_publishing
@@ -46,12 +46,12 @@ def terms_account(session: Looking, recipe: Recipe) -> Account:
     first = frame.row(0, named=True)
     holds = {"terms": frame["term"].to_list(), "dim": len(first["vector"])}
     try:
-        wanted, weights = terms_digest(session, recipe), session.weights_sha256(recipe)
+        wanted, inputs = terms_digest(session, recipe), terms_inputs(session, recipe)
     except PathassetsError as error:
         return _account(asset, first, State.UNTOLD, holds, why=error.message, remedy=error.remedy)
     if wanted == first["digest"]:
         return _account(asset, first, State.CURRENT, holds)
-    changes = option_changes(first, terms_options(recipe), {"weights_sha256": weights})
+    changes = option_changes(first, terms_options(recipe), inputs)
     remedy = "`pathassets run` makes it, when a slide is compared with words."
     return _account(asset, first, State.CHANGED, holds, changes, remedy=remedy)
 

@@ -31,6 +31,7 @@ OWN_INPUTS = {
 }
 _PIXELS = ("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg", "numpy")
 _NETWORK = ("torch", "torchvision", "timm")
+_WORDS = ("tokenizers", "sentencepiece", "transformers")
 LIBRARIES = {
     Step.SLIDE: _PIXELS,
     Step.TISSUE: (*_PIXELS, "pillow", "scikit-image", "scipy", "shapely"),
@@ -40,10 +41,10 @@ LIBRARIES = {
     Step.SPATIAL_DOMAINS: (
         "numpy", "scipy", "scanpy", "anndata", "igraph", "scikit-learn", "umap-learn", "pynndescent", "zarr",
     ),
-    Step.TEXT_SIMILARITY: ("numpy", "zarr", *_NETWORK),
+    Step.TEXT_SIMILARITY: ("numpy", "zarr", *_NETWORK, *_WORDS),
     Step.PREDICTIONS: ("numpy", "zarr"),
 }  # fmt: skip
-TERMS_LIBRARIES = ("numpy", *_NETWORK)
+TERMS_LIBRARIES = ("numpy", *_NETWORK, *_WORDS)
 MAP_LIBRARIES = ("numpy", "scikit-learn", "umap-learn", "pynndescent")
 COHORT_MAP_LIBRARIES = (*MAP_LIBRARIES, "scanpy", "anndata", "scipy", "zarr")
 

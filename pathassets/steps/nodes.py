@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pathassets.config import Study
-from pathassets.encoders import has_text
+from pathassets.encoders import knows_words
 from pathassets.recipes import Options, Recipe, Tiling, TissueOptions, digest
 
 
@@ -120,7 +120,7 @@ def chain(study: Study) -> tuple[Node, ...]:
 def _recipe_nodes(tiling: Tiling, recipe: Recipe, tiles: Node) -> list[Node]:
     embeddings = Node(Step.EMBEDDINGS, tiling=tiling, recipe=recipe, upstream=(tiles,))
     steps = [Step.SLIDE_VECTOR, Step.SPATIAL_DOMAINS]
-    if has_text(recipe.encoder) and recipe.text.terms:
+    if knows_words(recipe.encoder) and recipe.text.terms:
         steps.insert(1, Step.TEXT_SIMILARITY)  # first, so that domains have names when they are shown
     if recipe.embeddings.include_preds:
         steps.append(Step.PREDICTIONS)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pathassets import __version__
 from pathassets.config import Study
-from pathassets.errors import Reason, SlideError
+from pathassets.errors import Reason, SlideError, TextTowerError
 from pathassets.recipes import Recipe, digest, is_file, slide_vector_name
 from pathassets.steps.annotations import annotation_path
 from pathassets.steps.made_from import as_json, library_versions
@@ -127,7 +127,8 @@ class Session:
 
     def encoder(self, recipe: Recipe) -> Encoder:
         """The recipe's encoder, loaded once for all slides and devices of the run."""
-        key = digest(recipe.encoder, recipe.weights, recipe.random_weights, recipe.encoder_kwargs, recipe.embeddings)
+        which = (recipe.encoder, recipe.weights, recipe.tokenizer, recipe.random_weights, recipe.encoder_kwargs)
+        key = digest(*which, recipe.embeddings)
         with self._loading:  # slides are begun side by side
             if key not in self._encoders:
                 self._encoders.clear()  # one encoder in memory at a time: a foundation model fills a device alone
@@ -142,6 +143,7 @@ class Session:
             recipe.encoder,
             weights=recipe.weights,
             random_weights=recipe.random_weights,
+            tokenizer=recipe.tokenizer,
             device=self.study.device,
             precision=recipe.embeddings.precision,
             include_preds=recipe.embeddings.include_preds,
@@ -214,6 +216,17 @@ class Session:
 
     def _note(self, key: str, text: str) -> None:
         self.root.put_if_changed(key, text.encode())
+
+    def words_digest(self, recipe: Recipe) -> str | None:
+        """What identifies how the recipe's encoder cuts words up; the reason, where it cannot; None where there is nothing to tell."""
+        from pathassets.encoders import words_digest
+
+        try:
+            return words_digest(
+                recipe.encoder, weights=recipe.weights, tokenizer=recipe.tokenizer, encoder_kwargs=recipe.encoder_kwargs
+            )
+        except TextTowerError as error:
+            return str(error.reason)
 
     def remembered_weights(self, recipe: Recipe) -> str:
         """What the last run found the recipe's weights to be: definitions are loaded too often to hash gigabytes."""

@@ -28,7 +28,8 @@ class Terms:
         vectors: (n_terms, dim) float32, rows of length one.
         unknown_words: For each term, the words that the text tower cannot know.
         logit_scale: The model's factor on cosines before a softmax.
-        digest: Of terms, templates and weights.
+        digest: Of terms, templates, weights and tokenizer.
+        logit_bias: The model's addend before a sigmoid; None where it was trained with a softmax.
     """
 
     terms: tuple[str, ...]
@@ -36,12 +37,15 @@ class Terms:
     unknown_words: tuple[tuple[str, ...], ...]
     logit_scale: float
     digest: str
+    logit_bias: float | None = None
 
 
 def terms_digest(session: Session, recipe: Recipe) -> str:
     """Digest of everything that a recipe's term vectors are made from; the temperature is not part of it."""
-    text = recipe.text
-    return digest("terms", TERMS_VERSION, recipe.encoder, session.weights_sha256(recipe), text.terms, text.templates)
+    text, cut = recipe.text, session.words_digest(recipe)
+    read_by = (cut,) if cut is not None else ()
+    weights = session.weights_sha256(recipe)
+    return digest("terms", TERMS_VERSION, recipe.encoder, weights, text.terms, text.templates, *read_by)
 
 
 def load_terms(session: Session, recipe: Recipe) -> Terms | None:
@@ -56,6 +60,7 @@ def load_terms(session: Session, recipe: Recipe) -> Terms | None:
         unknown_words=tuple(tuple(words or ()) for words in frame["unknown_words"].to_list()),
         logit_scale=float(frame["logit_scale"][0]),
         digest=wanted,
+        logit_bias=frame["logit_bias"][0],
     )
 
 
@@ -63,7 +68,8 @@ def make_terms(session: Session, recipe: Recipe) -> Terms:
     """The recipe's terms, embedded and stored unless they are current.
 
     Raises:
-        EncoderError: The encoder cannot be had, or has no text tower.
+        TextTowerError: Words cannot be embedded: no text tower, no tokenizer, no library.
+        EncoderError: The encoder cannot be had.
     """
     current = load_terms(session, recipe)
     if current is not None:
@@ -77,12 +83,13 @@ def make_terms(session: Session, recipe: Recipe) -> Terms:
         unknown_words=tuple(tuple(encoder.unknown_words(term)) for term in recipe.text.terms),
         logit_scale=float(encoder.logit_scale),
         digest=terms_digest(session, recipe),
+        logit_bias=encoder.logit_bias,
     )
     made = study_made_by(
         session,
         terms.digest,
         options=terms_options(recipe),
-        inputs={"weights_sha256": session.weights_sha256(recipe)},
+        inputs=terms_inputs(session, recipe),
         libraries=TERMS_LIBRARIES,
     )
     session.tables.write("term_embeddings", _rows(recipe, terms, made), slide_id=None, part=recipe_part(recipe))
@@ -95,6 +102,13 @@ def terms_options(recipe: Recipe) -> dict[str, Any]:
     return {"algorithm_version": TERMS_VERSION, "encoder": recipe.encoder, **words}
 
 
+def terms_inputs(session: Session, recipe: Recipe) -> dict[str, str]:
+    """What a recipe's terms are made from besides the options, by name."""
+    cut = session.words_digest(recipe)
+    found = {"weights_sha256": session.weights_sha256(recipe)}
+    return found if cut is None else {**found, "tokenizer_sha256": cut}
+
+
 def _rows(recipe: Recipe, terms: Terms, made: dict[str, Any]) -> list[dict]:
     return [
         {
@@ -104,6 +118,7 @@ def _rows(recipe: Recipe, terms: Terms, made: dict[str, Any]) -> list[dict]:
             "vector": vector.tolist(),
             "unknown_words": list(unknown),
             "logit_scale": terms.logit_scale,
+            "logit_bias": terms.logit_bias,
         }
         for term, vector, unknown in zip(terms.terms, terms.vectors, terms.unknown_words, strict=True)
     ]

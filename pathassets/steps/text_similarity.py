@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pathassets.config import DEFAULT_TERMS
 from pathassets.core.similarity import text_scores
-from pathassets.errors import Reason
+from pathassets.errors import Reason, TextTowerError
 from pathassets.recipes import Recipe
 from pathassets.steps.chain import Made
 from pathassets.steps.embedded import embeddings_row, open_embeddings, recipe_of, recipe_part
@@ -36,8 +37,12 @@ def is_stored(session: Session, slide_id: str, node: Node) -> bool:
 def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Made:
     """Scores the tiles that count and writes the table `text_scores`.
 
+    Words that cannot be embedded fail the step where the terms are the user's own; the terms that nobody chose are an offer, which
+    is not taken up: no scores, and an outcome that says why.
+
     Raises:
-        EncoderError: The terms cannot be embedded.
+        TextTowerError: The terms cannot be embedded, and were asked for.
+        EncoderError: The encoder cannot be had.
     """
     recipe = recipe_of(node)
     part = recipe_part(recipe)
@@ -45,7 +50,13 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     if row is None:
         session.tables.write("text_scores", [], slide_id=slide_id, part=part)
         return Made(Status.EMPTY, Reason.NO_TILES, "the slide has no tiles to compare with words")
-    terms = make_terms(session, recipe)
+    try:
+        terms = make_terms(session, recipe)
+    except TextTowerError as error:
+        if recipe.text.terms != DEFAULT_TERMS:
+            raise
+        session.tables.write("text_scores", [], slide_id=slide_id, part=part)
+        return Made(Status.FLAGGED, error.reason, error.message, error.remedy)
     named = {"slide_id": slide_id, "recipe": recipe.key, "embeddings_digest": row["digest"]}
     named |= made_by(session, node, result_digest)
     constants = [pl.lit(value, dtype=pl.String).alias(name) for name, value in named.items()]

@@ -275,6 +275,7 @@ _TERM_EMBEDDINGS = TableSpec(
         Column("vector", VECTOR, "Mean over the prompt templates, length 1"),
         Column("unknown_words", TEXTS, "Words of the term that the text tower cannot know", optional=True),
         Column("logit_scale", FLOAT, "The model's factor on cosines before a softmax", optional=True),
+        Column("logit_bias", FLOAT, "Its addend, where it was trained with a sigmoid", optional=True),
         *_MADE_FROM,
         *_MADE_BY,
     ),

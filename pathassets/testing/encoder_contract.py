@@ -6,6 +6,8 @@ Belongs here: checks of cards and encoders, which raise AssertionError. Does not
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,8 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
 MIN_COSINE = 0.98
 """Of a tile's vectors in bf16 and in fp32; trained and untrained transformers alike lie above 0.99."""
 SMALL_PATCHES = 4
+SMALL_TEXT = {"width": 32, "layers": 1, "heads": 4, "vocab": 64, "context": 16, "places": 32}
+SMALL_WORDS = ("mucosa", "adipose", "tissue", "of", "a", "an", "image")
 
 
 def check_encoder(encoder: Encoder) -> None:
@@ -72,15 +76,43 @@ def check_card(card: EncoderCard) -> None:
 def small_copy(name: str, **kwargs: Any) -> Encoder:
     """An encoder of the same kind as `name`, untrained, with one block of a transformer and a picture of few patches.
 
-    Foundation models do not fit into a test: this has their card, their pooling, their head and every other layer.
+    Foundation models do not fit into a test: this has their card, their pooling, their head and every other layer. A text tower
+    is narrow as well and knows a few words (`pathassets[text]`).
 
     Args:
         name: A named encoder.
         **kwargs: As for `load_encoder`.
     """
-    from pathassets.encoders import load_encoder
+    from pathassets.encoders import get_card, load_encoder
 
-    return load_encoder(name, random_weights=True, device="cpu", **{**small_kwargs(name), **kwargs})
+    how = {"random_weights": True, "device": "cpu", **small_kwargs(name), **kwargs}
+    if not get_card(name).tokenizer or "tokenizer" in how:
+        return load_encoder(name, **how)
+    with TemporaryDirectory() as folder:
+        encoder = load_encoder(name, **how, tokenizer=small_tokenizer(Path(folder) / "tokenizer.json", get_card(name)))
+        assert encoder.logit_scale > 0  # reads the text tower while its tokenizer is there
+        return encoder
+
+
+def small_tokenizer(path: Path, card: EncoderCard) -> Path:
+    """Writes a tokenizer of a few words for a small copy; needs `pathassets[text]`.
+
+    Args:
+        path: A file that ends in `.json`.
+        card: The encoder, for the tokens around a text.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from pathassets.encoders.text import towers
+    from pathassets.encoders.zoo import encoders
+
+    tower = encoders()[card.name].text or towers()["clip"]
+    words = ["<pad>", *dict.fromkeys((*tower.begin, *tower.end)), "[UNK]", *SMALL_WORDS]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 (a token of text)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(path))
+    return path
 
 
 def small_kwargs(name: str) -> dict[str, Any]:
@@ -92,7 +124,12 @@ def small_kwargs(name: str) -> dict[str, Any]:
     if not arch.startswith(("vit_", "beit3_")):
         return {}
     patch = entry.get("kwargs", {}).get("patch_size") or int(arch.partition("_patch")[2].partition("_")[0])
-    return {"depth": 1, "img_size": SMALL_PATCHES * patch}
+    small = {"depth": 1, "img_size": SMALL_PATCHES * patch}
+    tower = zoo.encoders()[name].text
+    if tower is None:
+        return small
+    kept = ("width",) if tower.head == "none" else ()  # the blocks' own vector is the text's
+    return {**small, "text_kwargs": {key: size for key, size in SMALL_TEXT.items() if key not in kept}}
 
 
 def _check_precision(encoder: Encoder, tiles: np.ndarray) -> None:
