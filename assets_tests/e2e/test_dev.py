@@ -83,7 +83,7 @@ def _tissue():
     return dg.AssetKey(["tissue"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_it_ends_as_a_whole(dev, number):
     _, port, dashboard, process = dev
     wait_for(lambda: answers(port) and page(dashboard))
@@ -91,8 +91,8 @@ def test_it_ends_as_a_whole(dev, number):
     assert len(family) >= 4, "Dagster's web server, daemon and code server, and the dashboard"
     process.send_signal(number)
     process.wait(90)
-    assert process.returncode == 0
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert process.returncode == (0 if number != signal.SIGKILL else -number)
+    assert psutil.wait_procs(family, timeout=60 if number == signal.SIGKILL else 10)[1] == []
 
 
 def test_a_port_that_is_taken_costs_the_dashboard_alone(tmp_path):

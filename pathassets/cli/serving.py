@@ -5,6 +5,7 @@ Belongs here: starting Dagster's own command and the dashboard's server, and end
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from pathassets.errors import ConfigError
 HOST = "127.0.0.1"
 # How long whoever was told to end may take before it is ended.
 GRACE_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 # Said once more of SIGINT: a shell starts what shall run in the background deaf to it.
 _ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -97,12 +99,22 @@ def _running(
     try:
         for command in commands:
             line = [sys.executable, "-m", *command]
-            processes.append(subprocess.Popen(line, env=environment, cwd=study.home, start_new_session=True))
+            processes.append(
+                subprocess.Popen(
+                    line, env=environment, cwd=study.home, start_new_session=True, preexec_fn=_end_with_parent
+                )
+            )
         yield processes
     except KeyboardInterrupt:
         pass
     finally:
         _end(processes)
+
+
+def _end_with_parent() -> None:
+    """Where the kernel can tell a child that its parent was killed (Linux), the child is interrupted, too: no port stays taken."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
