@@ -6,11 +6,13 @@ import functools
 import json
 import os
 import shutil
+import sqlite3
 import time
 from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from sqlalchemy.exc import IntegrityError
 from support.inbox import Inbox
 
 from pathassets.defs import sensors
@@ -267,3 +269,28 @@ def test_the_night_run_asks_for_what_is_missing_but_not_for_files_that_are(study
     os.remove(gone)
     register(Session(study), [gone])
     assert asked() == [(ids[0], ids[0])]
+
+
+def test_partitions_that_another_process_adds_at_this_moment_are_no_error(instance, monkeypatch):
+    storage = instance.event_log_storage
+    add, others = storage.add_dynamic_partitions, ["b", "c"]
+
+    def quarrel(name, keys):
+        if others:  # between Dagster's look and its writing somebody else has written
+            add(name, [others.pop(0)])
+            raise IntegrityError("INSERT", {}, sqlite3.IntegrityError("UNIQUE constraint failed"))
+        add(name, keys)
+
+    monkeypatch.setattr(storage, "add_dynamic_partitions", quarrel)
+    add_slides(instance, ["a", "b", "c", "d"])
+    assert sorted(instance.get_dynamic_partitions("slides")) == ["a", "b", "c", "d"]
+    assert others == []
+
+
+def test_partitions_that_can_never_be_added_are_an_error(instance, monkeypatch):
+    def refuse(name, keys):
+        raise IntegrityError("INSERT", {}, sqlite3.IntegrityError("damaged"))
+
+    monkeypatch.setattr(instance.event_log_storage, "add_dynamic_partitions", refuse)
+    with pytest.raises(IntegrityError):
+        add_slides(instance, ["a", "b"])

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PRIORITY_TAG
+from sqlalchemy.exc import IntegrityError
 
 # Who goes first when there are more runs than places. A backfill from the UI has Dagster's own 0.
 QUICK, ARRIVED, NIGHTLY = 20, 10, -10
@@ -17,11 +18,21 @@ SLIDES = dg.DynamicPartitionsDefinition(name="slides")
 
 
 def add_slides(instance: dg.DagsterInstance, slide_ids: Collection[str]) -> None:
-    """Adds partitions for the slides that have none; one look at the existing ones."""
-    known = set(instance.get_dynamic_partitions(SLIDES.name or ""))
-    new = [slide_id for slide_id in slide_ids if slide_id not in known]
-    if new:
-        instance.add_dynamic_partitions(SLIDES.name or "", new)
+    """Adds partitions for the slides that have none; one look at the existing ones.
+
+    Another process may add some of them between Dagster's look and its writing. SQLite then refuses all; the next time
+    there are fewer left to quarrel about.
+    """
+    for tries_left in reversed(range(len(slide_ids) + 1)):
+        known = set(instance.get_dynamic_partitions(SLIDES.name or ""))
+        new = [slide_id for slide_id in slide_ids if slide_id not in known]
+        try:
+            if new:
+                instance.add_dynamic_partitions(SLIDES.name or "", new)
+            return
+        except IntegrityError:
+            if not tries_left:
+                raise
 
 
 def batches(partition_keys: Sequence[str], wanted: Collection[str], limit: int) -> list[list[str]]:
