@@ -18,6 +18,7 @@ import typer
 from pathassets.cli.arguments import AsJson, Home, study_serving
 from pathassets.cli.arguments import study_at as _study
 from pathassets.cli.handing_over import COMMANDS
+from pathassets.cli.training import train_abmil
 from pathassets.config import Study, check_home, home_from_environment, init_home
 from pathassets.environment import check_log_format, log_format
 from pathassets.errors import PathassetsError, Reason
@@ -290,6 +291,7 @@ def forget(
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
+app.command("train-abmil")(train_abmil)
 
 
 @app.command()

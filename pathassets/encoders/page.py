@@ -104,6 +104,18 @@ SLIDE_COLUMNS = (
     "paper",
     "confirmed",
 )
+TRAINING = """
+
+### Trained on your own labels
+
+`pathassets train-abmil LABEL --home study` learns a column of `slides.csv` from a recipe's embeddings (ABMIL: gated attention
+over tiles) and writes `models/LABEL.safetensors`, which a recipe names among its `methods`. It prints the AUROC of held-out
+patients (column `patient`, else each slide counts as one) with its 95 % interval, and with `--json` each slide's held-out
+probabilities. No setting is chosen by looking at them. Fewer patients of a label than folds are refused (`too_few_slides`); below
+20 of each take the number as a hint. The file's metadata says tile encoder and its weights' hash, tiling, labels, slides, a hash
+over the embeddings' digests, and versions; other tiles are refused. The vectors of slides that it was trained on are not held
+out. `load_slide_encoder(FILE)` gives `probabilities(features)` and `attention(features)`.
+"""
 REFUSED = """
 
 Known, with a card, and not runnable here; the recipe is refused, with what can be done:
@@ -165,7 +177,7 @@ def _slides() -> str:
     cards = list_slide_cards()
     running = _table(SLIDE_COLUMNS, [_slide_facts(card) for card in cards if not card.missing])
     refused = [f"- `{card.name}` ({card.tiles}): {card.missing}. {card.instead}" for card in cards if card.missing]
-    return "\n".join([SLIDES + running + REFUSED + "\n".join(refused), ""])
+    return "\n".join([SLIDES + running + REFUSED + "\n".join(refused) + TRAINING, ""])
 
 
 def _slide_facts(card: SlideCard) -> list[str]:

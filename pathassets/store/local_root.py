@@ -252,11 +252,11 @@ def temp_name(name: str) -> str:
     return f".{name[:80]}.{os.getpid()}.{uuid.uuid4().hex[:8]}{TEMP_SUFFIX}"
 
 
-def put_new(path: Path, text: str) -> bool:
+def put_new(path: Path, content: str | bytes) -> bool:
     """Writes a file that is not there, as a whole at once; False when another process was first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temp_name(path.name))
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     try:
         os.link(temporary, path)
     except FileExistsError:
