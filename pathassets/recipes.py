@@ -211,7 +211,7 @@ class PredictionOptions(Options):
 
 
 def is_file(method: str) -> bool:
-    """Whether a method of slide vectors is the file of an ABMIL trained in a study, and no name."""
+    """Whether a method of slide vectors is a file that `pathassets train-abmil` wrote, and no name."""
     return method.endswith(".safetensors")
 
 
@@ -224,7 +224,7 @@ class VectorOptions(Options):
     """How a slide's embeddings become slide vectors.
 
     Attributes:
-        methods: Reductions (mean, max, median, std), slide encoders by name, and files of ABMILs trained in a study. The
+        methods: Reductions (mean, max, median, std), slide encoders by name, and files that `pathassets train-abmil` wrote. The
             first is what the slide map shows.
         weights: Local files of named slide encoders' weights; those that are not named come from the card's own source.
     """

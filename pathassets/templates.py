@@ -62,7 +62,7 @@ tiling = "px224_mpp050"
 
 [vectors]
 # methods = ["mean"]       # any of mean, max, median, std; slide encoders by name (`pathassets encoders`), in [recipes.vectors] of the
-                           # recipe whose tiles they take. The first is the slide map's
+                           # recipe whose tiles they take; files that `pathassets train-abmil` wrote. The first is the slide map's
 # weights = { "gigapath-slide" = "/data/weights/slide_encoder.pth" }   # local files of slide encoders; else the hub's cache, or the hub
 
 [domains]

@@ -111,7 +111,8 @@ TRAINING = """
 `pathassets train-abmil LABEL --home study` learns a column of `slides.csv` from a recipe's embeddings (ABMIL: gated attention
 over tiles) and writes `models/LABEL.safetensors`, which a recipe names among its `methods`. It prints the AUROC of held-out
 patients (column `patient`, else each slide counts as one) with its 95 % interval, and with `--json` each slide's held-out
-probabilities. No setting is chosen by looking at them. Fewer patients of a label than folds are refused (`too_few_slides`); below
+probabilities. No setting is chosen by looking at them: channels are standardized over the training slides, each slide is seen
+20 times, one a step, rare labels weighted up. Fewer patients of a label than folds are refused (`too_few_slides`); below
 20 of each take the number as a hint. The file's metadata says tile encoder and its weights' hash, tiling, labels, slides, a hash
 over the embeddings' digests, and versions; other tiles are refused. The vectors of slides that it was trained on are not held
 out. `load_slide_encoder(FILE)` gives `probabilities(features)` and `attention(features)`.

@@ -44,11 +44,33 @@ def by_rows(function: Callable[[Tensor], Tensor], tiles: Tensor) -> Tensor:
     return torch.cat([function(rows.float()) for rows in tiles.split(ROWS)])
 
 
+class Standardize(nn.Module):
+    """Takes from each channel the mean, and divides by the spread, that training tiles had; kept with the weights.
+
+    A norm over a tile's own channels would not do: it takes away what is common to all of them.
+
+    Args:
+        dim: Channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(n, dim) to the same."""
+        return (tiles - self.mean) / self.std
+
+
 class Abmil(nn.Module):
     """Attention-based multiple-instance learning: tiles to a vector, and a vector to classes.
 
     Args:
-        dim_in: Length of a tile's embedding; a norm without weights brings every encoder to one scale.
+        dim_in: Length of a tile's embedding.
         dim: Length of the slide's vector.
         classes: How many labels it tells apart.
         dropout: While training.
@@ -56,24 +78,28 @@ class Abmil(nn.Module):
 
     def __init__(self, dim_in: int, dim: int = 256, classes: int = 2, dropout: float = 0.25) -> None:
         super().__init__()
-        norm = nn.LayerNorm(dim_in, elementwise_affine=False)
-        self.embed = nn.Sequential(norm, nn.Linear(dim_in, dim), nn.GELU(), nn.Dropout(dropout))
+        self.standardize = Standardize(dim_in)
+        self.embed = nn.Sequential(nn.Linear(dim_in, dim), nn.GELU(), nn.Dropout(dropout))
         self.attend = GatedAttention(dim, dim // 2, dropout)
         self.classify = nn.Linear(dim, classes)
 
     def attention(self, features: Tensor) -> Tensor:
         """Each tile's share of the vector: (n,), sum 1."""
-        return by_rows(lambda rows: self.attend(self.embed(rows)), features).softmax(0)
+        return by_rows(lambda rows: self.attend(self._hidden(rows)), features).softmax(0)
 
     def forward(self, features: Tensor, cells: Tensor | None = None) -> Tensor:
         """Tiles (n, dim_in) to the slide's vector (dim,)."""
-        hidden = by_rows(self.embed, features)
+        hidden = by_rows(self._hidden, features)
         return self.attend(hidden).softmax(0) @ hidden
 
     def logits(self, features: Tensor) -> Tensor:
         """Tiles (n, dim_in) to one number for each class (classes,)."""
         out: Tensor = self.classify(self(features))
         return out
+
+    def _hidden(self, rows: Tensor) -> Tensor:
+        hidden: Tensor = self.embed(self.standardize(rows))
+        return hidden
 
 
 class Chief(nn.Module):

@@ -109,7 +109,7 @@ class SlideCard(Card):
                 f"{self.name} was trained on tiles of other weights ({self.tile_weights[:16]}…) than this recipe's "
                 f"({sha256[:16]}…)",
                 reason=Reason.ENCODER_MISMATCH,
-                remedy="Train it again on this recipe's embeddings.",
+                remedy="Train it again on this recipe with `pathassets train-abmil`.",
             )
 
     def _other_tiling(self, tiling: Tiling) -> str:

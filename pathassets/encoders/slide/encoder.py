@@ -95,7 +95,7 @@ class SlideEncoder:
             raise EncoderError(
                 f"{self.card.name} tells no classes apart",
                 reason=Reason.ENCODER_FAILED,
-                remedy="Take an ABMIL that was trained on labels.",
+                remedy="Train an ABMIL on labels: `pathassets train-abmil`.",
             )
         return self._run(lambda tiles: logits(tiles).softmax(0), self._checked(features))
 

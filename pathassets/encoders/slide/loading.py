@@ -54,7 +54,7 @@ def load_slide_encoder(
     """A slide encoder: `load_slide_encoder("chief", weights="CHIEF_pretraining.pth")(features)` gives float32 (dim,).
 
     Args:
-        name: A named slide encoder, or the file of an ABMIL that was trained in a study.
+        name: A named slide encoder, or a file that `pathassets train-abmil` wrote.
         weights: A local file (safetensors, or a checkpoint of tensors); None = the card's own source.
         random_weights: Untrained weights, the same for the same name; nothing they give means anything.
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; of several, the first.
@@ -86,7 +86,7 @@ def slide_weights_digest(
     """What identifies a slide encoder's weights: SHA-256 of the file, or `random-<hash>`.
 
     Args:
-        name: A named slide encoder, or the file of an ABMIL that was trained in a study.
+        name: A named slide encoder, or a file that `pathassets train-abmil` wrote.
         weights: A local file; None = the card's own source.
         random_weights: Untrained weights, where it is no file.
         download: Fetch them from the hub when they are not here; else nothing outside this machine is asked.

@@ -1,4 +1,4 @@
-"""The slide encoders by name: cards from `zoo.toml`, and of ABMILs that were trained in a study, from their files.
+"""The slide encoders by name: cards from `zoo.toml`, and those that `pathassets train-abmil` wrote into a file.
 
 Belongs here: reading both. Does not belong: networks (`networks`), weights (`loading`). Loads no torch.
 """
@@ -45,7 +45,7 @@ def list_slide_cards() -> list[SlideCard]:
 
 
 def get_slide_card(name: str | Path) -> SlideCard:
-    """The card of a slide encoder: a name, or the file of an ABMIL that was trained in a study.
+    """The card of a slide encoder: a name, or a file that `pathassets train-abmil` wrote.
 
     Raises:
         UnknownEncoderError: No slide encoder has this name; the nearest names are given.
@@ -154,7 +154,7 @@ def trained_card(path: Path) -> SlideCard:
 
 
 def training_record(path: Path) -> dict[str, Any]:
-    """What a file says of its training: tiles, labels, slides, how good it was, versions.
+    """What `pathassets train-abmil` wrote about a file's training: tiles, labels, slides, how good it was, versions.
 
     Raises:
         EncoderError: `weights_missing` when the file is not there, `weights_mismatch` when it says nothing of the kind.
@@ -165,7 +165,7 @@ def training_record(path: Path) -> dict[str, Any]:
         raise EncoderError(
             f"there is no slide encoder at {path}",
             reason=Reason.WEIGHTS_MISSING,
-            remedy="Correct the path in `methods` of [vectors].",
+            remedy="Correct the path in `methods` of [vectors], or write it with `pathassets train-abmil`.",
         )
     try:
         with safe_open(path, framework="np") as file:
