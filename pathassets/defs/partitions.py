@@ -1,6 +1,7 @@
 """The one partitions definition: a partition for every registered slide.
 
-Belongs here: partition keys and runs of neighbouring keys. Does not belong: how slides are registered.
+Belongs here: partition keys, runs of neighbouring keys, which of them a run has in hand. Does not belong: how slides are
+registered.
 """
 
 from __future__ import annotations
@@ -8,11 +9,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PRIORITY_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    AUTO_RETRY_RUN_ID_TAG,
+    PARTITION_NAME_TAG,
+    PRIORITY_TAG,
+    WILL_RETRY_TAG,
+)
 from sqlalchemy.exc import IntegrityError
 
 # Who goes first when there are more runs than places. A backfill from the UI has Dagster's own 0.
 QUICK, ARRIVED, NIGHTLY = 20, 10, -10
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+_RANGE_TAGS = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
 
 SLIDES = dg.DynamicPartitionsDefinition(name="slides")
 
@@ -51,9 +67,23 @@ def batches(partition_keys: Sequence[str], wanted: Collection[str], limit: int) 
     return groups
 
 
+def slides_at_work(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> set[str]:
+    """Slides that a run has in hand: one that waits or works, or one that died and that Dagster is about to try again."""
+    unfinished = dg.RunsFilter(statuses=UNFINISHED)
+    died = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY_TAG: "true"})
+    again = [run for run in instance.get_runs(died) if AUTO_RETRY_RUN_ID_TAG not in run.tags]
+    places = {key: place for place, key in enumerate(partition_keys)}
+    covered: set[str] = set()
+    for run in [*instance.get_runs(unfinished), *again]:
+        first, last = (run.tags.get(tag, run.tags.get(PARTITION_NAME_TAG)) for tag in _RANGE_TAGS)
+        if first in places and last in places:
+            covered.update(partition_keys[places[first] : places[last] + 1])
+    return covered
+
+
 def range_tags(group: Sequence[str]) -> dict[str, str]:
     """Run tags that make one run cover the partitions from the first to the last of `group`."""
-    return {ASSET_PARTITION_RANGE_START_TAG: group[0], ASSET_PARTITION_RANGE_END_TAG: group[-1]}
+    return dict(zip(_RANGE_TAGS, (group[0], group[-1]), strict=True))
 
 
 def run_requests(

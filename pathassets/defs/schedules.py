@@ -11,20 +11,13 @@ import dagster as dg
 
 from pathassets.config import Study
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
-from pathassets.defs.partitions import NIGHTLY, batches, run_requests
+from pathassets.defs.partitions import NIGHTLY, UNFINISHED, batches, run_requests, slides_at_work
 from pathassets.defs.report_asset import REPORT_JOB
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import chain
 from pathassets.steps.publish import is_stale
 from pathassets.steps.register import missing_slides
 from pathassets.steps.session import Session
-
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 
 
 def schedules(study: Study) -> list[dg.ScheduleDefinition]:
@@ -72,7 +65,7 @@ def snapshot_schedule(study: Study) -> dg.ScheduleDefinition:
 
 
 def missing_schedule(study: Study) -> dg.ScheduleDefinition:
-    """Every night, the slides that lack a current result."""
+    """Every night, the slides that lack a current result and that no run has in hand."""
 
     @dg.schedule(
         name="missing_nightly",
@@ -85,10 +78,10 @@ def missing_schedule(study: Study) -> dg.ScheduleDefinition:
         session = Session(study)
         nodes = chain(study)
         keys = context.instance.get_dynamic_partitions("slides")
-        gone = missing_slides(session)
-        late = [slide_id for slide_id in keys if slide_id not in gone and pending(session, slide_id, nodes)]
+        passed_over = missing_slides(session) | slides_at_work(context.instance, keys)
+        late = [slide_id for slide_id in keys if slide_id not in passed_over and pending(session, slide_id, nodes)]
         if not late:
-            yield dg.SkipReason("every slide is up to date")
+            yield dg.SkipReason("every slide is up to date, missing or at work")
         moment = context.scheduled_execution_time.isoformat()
         groups = batches(keys, late, study.slides_per_run)
         yield from run_requests(groups, job_name=SLIDES_JOB, run_key=moment, priority=NIGHTLY)
