@@ -57,11 +57,16 @@ def content_digest(path: str | Path, parts: Sequence[Entry] | None = None) -> st
         return path_digest(os.path.abspath(path))
 
 
-def read_digest(path: str | Path, parts: Sequence[Entry] | None = None) -> str:
+def is_sampled(size: int) -> bool:
+    """Whether the digest of a file of `size` bytes covers samples of it only."""
+    return size >= WHOLE_BELOW_BYTES
+
+
+def read_digest(path: str | Path, parts: Sequence[Entry] | None = None, *, whole: bool = False) -> str:
     """SHA-256 of the content of a slide file.
 
-    A file below 1 GB: of its bytes. A larger one: of its size, first and last MB, and 64 ranges between. Formats of many
-    files (MRXS, DICOM series, VMS): of that and the names and sizes of the parts.
+    A file below 1 GB: of its bytes. A larger one: of its size, first and last MB, and 64 ranges between, unless `whole`.
+    Formats of many files (MRXS, DICOM series, VMS): of that and the names and sizes of the parts.
 
     Raises:
         OSError: It cannot be read.
@@ -77,7 +82,7 @@ def read_digest(path: str | Path, parts: Sequence[Entry] | None = None) -> str:
             file.seek(start)
             return file.read(n_bytes)
 
-        own = own_digest(found.st_size, read)
+        own = own_digest(found.st_size, read, whole=whole)
     return joined_digest(own, str(path), parts_of(str(path)) if parts is None else parts)
 
 
@@ -86,10 +91,10 @@ def path_digest(path: str) -> str:
     return hashlib.sha256(b"path\0" + path.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def own_digest(size: int, read: Callable[[int, int], bytes]) -> str:
-    """Digest of one file of `size` bytes; `read` gives bytes from a start on."""
+def own_digest(size: int, read: Callable[[int, int], bytes], *, whole: bool = False) -> str:
+    """Digest of one file of `size` bytes, of samples of a large one unless `whole`; `read` gives bytes from a start on."""
     digest = hashlib.sha256()
-    if size < WHOLE_BELOW_BYTES:
+    if whole or not is_sampled(size):
         for start in range(0, size, _CHUNK):
             digest.update(read(start, min(_CHUNK, size - start)))
         return digest.hexdigest()

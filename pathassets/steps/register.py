@@ -24,7 +24,7 @@ from pathassets.slides.identity import make_slide_id, path_digest
 from pathassets.slides.parts import Found, Heads, found_at, slides_among
 from pathassets.slides.places import absolute, is_uri
 from pathassets.steps.session import Session
-from pathassets.steps.sources import content_of, stamp_of
+from pathassets.steps.sources import content_of, stamp_of, told_apart
 from pathassets.store.index import indexed
 
 log = logging.getLogger(__name__)
@@ -194,6 +194,7 @@ class Book:
     def _content(self, found: Found, patient: bool, deadline: float) -> str:
         try:
             content = content_of(self._session, found, deadline)
+            content = told_apart(found, content, [row["path"] for row in self._by_content.get(content, ())])
             if patient and _size_and_time(found.path) != (found.size, found.mtime_ns):
                 raise ChangingError(f"{found.path} changed while it was read")
         except (OSError, ValueError) as error:
