@@ -15,8 +15,8 @@ from pathassets.config import CONFIG_FILE, Study
 from pathassets.errors import ConfigError
 from pathassets.recipes import Tiling, slug
 
-# What the command line says of a recipe besides its encoder and tiling.
-GIVEN = ("weights", "random_weights", "vectors")
+# Where an encoder's weights come from: what is said of it anew takes the place of what was said before.
+WEIGHTS = ("weights", "random_weights")
 
 
 def add_recipes(
@@ -27,6 +27,7 @@ def add_recipes(
     mpp: float | None = None,
     weights: str | None = None,
     random_weights: bool = False,
+    tokenizer: str | None = None,
     slide_encoder: str | None = None,
     slide_weights: str | None = None,
     replace: bool = False,
@@ -40,6 +41,7 @@ def add_recipes(
         mpp: µm per pixel; None = the first tiling's.
         weights: Local weight file for the (single) encoder.
         random_weights: Mark the recipes as untrained.
+        tokenizer: Local tokenizer of the (single) encoder's text tower.
         slide_encoder: Slide encoder of the (single) encoder's tiles, beside the study's other methods.
         slide_weights: Its local weight file.
         replace: Drop the recipes that are there (the template's, in a new study).
@@ -50,8 +52,9 @@ def add_recipes(
     study = Study(home)
     tiling = retiled(study, tile_px=tile_px, mpp=mpp)
     given: dict[str, Any] = {}
-    if weights:
-        given["weights"] = str(Path(weights).resolve())
+    for name, file in (("weights", weights), ("tokenizer", tokenizer)):
+        if file:
+            given[name] = str(Path(file).resolve())
     if random_weights:
         given["random_weights"] = True
     if slide_encoder:
@@ -113,10 +116,9 @@ def _write_recipes(
         there = known.get((item["tiling"], item["name"]))
         if there is None:
             recipes.append(tomlkit.item({**item, **given}))
-        elif given and {key: there.get(key) for key in GIVEN} != given:
-            for key in GIVEN:
-                if key in given or key != "vectors":
-                    there.pop(key, None)
+        else:
+            for key in WEIGHTS if given.keys() & set(WEIGHTS) else ():
+                there.pop(key, None)
             there.update(given)
     after = tomlkit.dumps(document)
     if after != before:

@@ -55,7 +55,7 @@ def test_each_of_them_is_known_again_when_it_was_touched(session, twins):
 
 
 def test_the_second_is_still_itself_when_it_was_moved(session, twins, tmp_path):
-    first, second = ids(session, *twins)
+    _first, second = ids(session, *twins)
     moved = twins[1].rename(tmp_path / "moved.svs")
     assert ids(session, moved) == [second]
 

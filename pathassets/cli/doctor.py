@@ -206,7 +206,8 @@ def _device(study: Study) -> str:
 def _weights(study: Study, recipe: Recipe) -> str:
     from pathassets.encoders import check_access, check_licence, get_card
 
-    check_licence(get_card(recipe.encoder, recipe.encoder_kwargs), study.licences)
+    if not recipe.random_weights:
+        check_licence(get_card(recipe.encoder, recipe.encoder_kwargs), study.licences)
     return check_access(
         recipe.encoder,
         weights=recipe.weights,

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathassets.cli.console import log_to, print_json, print_rows, say
-from pathassets.cli.running import Request, check_paths, study_of
+from pathassets.cli.running import Request, check_asked_for, check_paths, study_of
 from pathassets.config import Study, check_home
 from pathassets.core.geometry import tile_size
 from pathassets.editing import retiled
 from pathassets.encoders import check_device
 from pathassets.errors import PathassetsError
 from pathassets.recipes import Recipe, Tiling, slug
+from pathassets.steps.predictions import check_classes
 from pathassets.steps.session import Session
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ def dry_run_study(request: Request) -> int:
     check_paths(request)
     study = study_of(request)
     log_to(None)
+    check_asked_for(request, download=False)
     recipes = _wanted_recipes(study, request)
     session = Session(study)
     rows = [_estimate(session, path, recipes) for path in _files(session, request)]
+    for recipe in recipes:
+        check_classes(recipe, session.encoder(recipe).layout.n_classes)
     rates = {recipe.key: _tiles_per_second(session, recipe) for recipe in recipes}
     layouts = {recipe.key: session.encoder(recipe).layout for recipe in recipes}
     total = _total(rows, recipes, rates, layouts)
@@ -47,7 +51,7 @@ def dry_run_study(request: Request) -> int:
             rows, ("file", "width_px", "height_px", "mpp", *(f"tiles {r.tiling.name}" for r in recipes), "problem")
         )
         print_rows(total, ("recipe", "tiles", "GB", "minutes", "tiles_per_second"))
-        say(f"devices: {devices}")
+        say(f"devices: {devices}; minutes are those of the tiles' way through the encoder")
         say("nothing was written")
     return 1 if any(row["problem"] for row in rows) else 0
 

@@ -132,6 +132,9 @@ def run(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Use untrained weights; every output says so.")
     ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Local tokenizer file, or its folder, of the encoder's text tower.")
+    ] = None,
     slide_encoder: Annotated[
         str | None, typer.Option(help="Slide encoder over its tiles; written into pathassets.toml too.")
     ] = None,
@@ -158,6 +161,7 @@ def run(
         encoders=tuple(encoder or ()),
         weights=weights,
         random_weights=random_weights,
+        tokenizer=tokenizer,
         slide_encoder=slide_encoder,
         slide_weights=slide_weights,
         tile_px=tile_px,

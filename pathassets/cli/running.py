@@ -38,6 +38,7 @@ class Request:
     encoders: tuple[str, ...] = ()
     weights: Path | None = None
     random_weights: bool = False
+    tokenizer: Path | None = None
     slide_encoder: str | None = None
     slide_weights: Path | None = None
     tile_px: int | None = None
@@ -52,8 +53,8 @@ class Request:
     @property
     def changes_recipes(self) -> bool:
         """Whether the settings file has to learn something first."""
-        asked = (self.encoders, self.tile_px, self.mpp, self.random_weights, self.weights, self.slide_encoder)
-        return any(asked) or self.slide_weights is not None
+        named = (self.weights, self.tokenizer, self.slide_encoder, self.slide_weights)
+        return any((self.encoders, self.tile_px, self.mpp, self.random_weights, *named))
 
 
 def run_study(request: Request) -> int:
@@ -82,7 +83,7 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
 
     recipes = None
     if request.changes_recipes:
-        _check_asked_for(request)
+        check_asked_for(request)
         recipes = add_recipes(
             request.home,
             [canonical(name) for name in request.encoders],
@@ -90,6 +91,7 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
             mpp=request.mpp,
             weights=str(request.weights) if request.weights else None,
             random_weights=request.random_weights,
+            tokenizer=str(request.tokenizer) if request.tokenizer else None,
             slide_encoder=request.slide_encoder,
             slide_weights=str(request.slide_weights) if request.slide_weights else None,
             replace=request.home / CONFIG_FILE in fresh,
@@ -103,25 +105,33 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
     return study, nodes
 
 
-def _check_asked_for(request: Request) -> None:
-    """Refuses an encoder that cannot be had before it is written into the settings."""
-    from pathassets.encoders import check_licence, get_card, load_encoder, weights_digest
+def check_asked_for(request: Request, *, download: bool = True) -> None:
+    """Refuses an encoder that cannot be had before it is written into the settings.
 
-    if request.weights and len(request.encoders) != 1:
-        raise ConfigError(
-            "--weights goes with exactly one --encoder", remedy="Name the encoder whose weights they are."
-        )
+    Raises:
+        ConfigError: Files are given for no encoder, or for more than one.
+        EncoderError: The encoder, its weights or its tokenizer cannot be had.
+    """
+    from pathassets.encoders import check_licence, check_tokenizer, get_card, load_encoder, weights_digest
+
+    for flag, file in (("--weights", request.weights), ("--tokenizer", request.tokenizer)):
+        if file and len(request.encoders) != 1:
+            raise ConfigError(
+                f"{flag} goes with exactly one --encoder", remedy=f"Name the encoder whose {flag[2:]} it is."
+            )
     for name in request.encoders:
         if not request.random_weights:
             check_licence(get_card(name), study_of(request).licences)
-        weights_digest(name, weights=request.weights, random_weights=request.random_weights, download=True)
+        weights_digest(name, weights=request.weights, random_weights=request.random_weights, download=download)
         if request.weights:
             load_encoder(name, weights=request.weights, device="cpu")  # a file that is no weights is refused here
+        if request.tokenizer:
+            check_tokenizer(name, request.tokenizer)
     if request.slide_encoder or request.slide_weights:
-        _check_slide_encoder(request)
+        _check_slide_encoder(request, download)
 
 
-def _check_slide_encoder(request: Request) -> None:
+def _check_slide_encoder(request: Request, download: bool) -> None:
     """The same for a slide encoder: it must be there, allowed, and take the tiles that it would be given."""
     from pathassets.encoders import canonical, check_licence
     from pathassets.encoders.slide import get_slide_card, load_slide_encoder, slide_weights_digest
@@ -138,7 +148,7 @@ def _check_slide_encoder(request: Request) -> None:
     random = request.random_weights and request.slide_weights is None
     if not random:
         check_licence(card, study.licences)
-    slide_weights_digest(name, weights=request.slide_weights, random_weights=random, download=True)
+    slide_weights_digest(name, weights=request.slide_weights, random_weights=random, download=download)
     if request.slide_weights:
         load_slide_encoder(name, weights=request.slide_weights, device="cpu")
 
@@ -185,6 +195,7 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
         EncoderError: With the reason and the remedy.
     """
     from pathassets.encoders import check_device
+    from pathassets.steps.predictions import check_classes
     from pathassets.steps.slide_vector import check_trained
 
     session = Session(study)
@@ -193,6 +204,8 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
         tiles = session.weights_sha256(recipe, download=True)
         session.slide_weights(recipe, download=True)
         check_trained(recipe, tiles)
+        if recipe.embeddings.include_preds:  # how many classes there are, only the network says
+            check_classes(recipe, session.encoder(recipe).layout.n_classes)
 
 
 def _registered(session: Session, request: Request) -> list[str]:

@@ -32,12 +32,9 @@ class Dagster:
 
     def asset(self, step: str, tiling: str | None, recipe: str | None, slide_id: str | None = None) -> str | None:
         """A step's asset, or a slide's partition of it; what was adopted is no asset."""
-        for scope in (
-            (tiling, recipe),
-            (tiling, None),
-            (None, None),
-        ):  # a recipe's row of the grid shows shared steps too
-            key = outcome_key({"step": str(step), "tiling": scope[0], "recipe": scope[1]})
+        scopes = ((tiling, recipe), (tiling, None), (None, None))  # a recipe's row of the grid shows shared steps too
+        for of_tiling, of_recipe in scopes:
+            key = outcome_key({"step": str(step), "tiling": of_tiling, "recipe": of_recipe})
             if key in self._keys:
                 return links.dagster_asset(self.url, key.split("/"), slide_id)
         return None

@@ -8,6 +8,7 @@ from pathassets.encoders.licences import check_licence
 from pathassets.encoders.loading import (
     check_access,
     check_device,
+    check_tokenizer,
     load_encoder,
     weights_are_here,
     words_are_here,
@@ -23,6 +24,7 @@ __all__ = [
     "check_access",
     "check_device",
     "check_licence",
+    "check_tokenizer",
     "get_card",
     "has_text",
     "knows_words",

@@ -70,6 +70,11 @@ class Card:
     evidence: Evidence = ""
 
     @property
+    def ships(self) -> bool:
+        """Whether its weights are a part of this package."""
+        return bool(self.file) and self.hub_id is None and self.url is None
+
+    @property
     def terms(self) -> str:
         """What using the weights asks of their user, in one sentence."""
         use = {True: "commercial use allowed", False: "no commercial use", None: "commercial use unclear"}

@@ -61,7 +61,7 @@ def translate(state: State, model: nn.Module, layout: str) -> State:
     how, trunk = LAYOUTS[layout], model.get_submodule("trunk")
     ours, unused = {}, {}
     for key, value in how.before(state).items():
-        name = _applied(how.rules, re.sub(WRAPPED, "", key))
+        name = renamed(how.rules, re.sub(WRAPPED, "", key))
         if re.match(how.unused, name):
             unused[UNUSED + key] = value
         else:
@@ -73,7 +73,8 @@ def translate(state: State, model: nn.Module, layout: str) -> State:
     return {(name if name.startswith(PARTS) else f"trunk.{name}"): value for name, value in ours.items()} | unused
 
 
-def _applied(rules: Rules, name: str) -> str:
+def renamed(rules: Rules, name: str) -> str:
+    """A tensor's name after all rules, applied in order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
@@ -196,15 +197,19 @@ _HF_EMBEDDINGS: Rules = (
     (r"^layernorm\.", "norm."),
 )
 _HF_UNUSED = r"^(pooler|classifier|decoder|embeddings\.mask_token)\b"
+# How transformers names a block of CLIP's, of pictures and of words.
+HF_CLIP_BLOCK: Rules = (
+    (r"\.self_attn\.(q|k|v)_proj\.", r".attn.\1."),
+    (r"\.self_attn\.out_proj\.", ".attn.proj."),
+    (r"\.layer_norm([12])\.", r".norm\1."),
+)
 _HF_CLIP: Rules = (
     (r"^.*\bvision_model\.", "vision_model."),
     (r"^vision_model\.embeddings\.class_embedding$", "cls_token"),
     (r"^vision_model\.embeddings\.position_embedding\.weight$", "pos_embed"),
     (r"^vision_model\.embeddings\.patch_embedding\.", "patch_embed.proj."),
     (r"^vision_model\.encoder\.layers\.", "blocks."),
-    (r"\.self_attn\.(q|k|v)_proj\.", r".attn.\1."),
-    (r"\.self_attn\.out_proj\.", ".attn.proj."),
-    (r"\.layer_norm([12])\.", r".norm\1."),
+    *HF_CLIP_BLOCK,
     (r"^vision_model\.pre_layrnorm\.", "norm_pre."),
     (r"^vision_model\.post_layernorm\.", "norm."),
     (r"^visual_projection\.weight$", "head.0.weight"),

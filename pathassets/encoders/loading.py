@@ -24,6 +24,7 @@ from pathassets.encoders.weights import (
     random_digest,
     random_seed,
     read_state,
+    untrained,
     weights_digest,
 )
 from pathassets.errors import EncoderError, TextTowerError
@@ -83,7 +84,7 @@ def load_encoder(
     dropped: list[str] = []
     path = None if random_weights else _weights_file(name, spec, weights)
     if path is None:
-        network, sha256 = _random_network(name, ask), random_digest(name, encoder_kwargs)
+        network, sha256 = untrained(random_seed(name), lambda: ask.build(None)), random_digest(name, encoder_kwargs)
         log.warning("%s has random weights: its embeddings mean nothing", spec.card.name)
     else:
         network, sha256, dropped = _trained(ask, path)
@@ -143,6 +144,20 @@ def words_digest(
     path = find_tokenizer(spec.card, spec.text, named=tokenizer, beside=beside)
     check_libraries(spec.text, path)
     return file_sha256(path)
+
+
+def check_tokenizer(name: str, tokenizer: str | Path) -> None:
+    """Refuses a tokenizer that is not the one of an encoder's text tower.
+
+    Raises:
+        TextTowerError: `tokenizer_missing`, `tokenizer_mismatch`; `text_tower_missing` when the encoder reads no words.
+    """
+    from pathassets.encoders.text.tokenizer import Tokenizer, find_tokenizer
+
+    spec = get_spec(name)
+    if spec.text is None:
+        raise no_text_tower(spec.card)
+    Tokenizer(find_tokenizer(spec.card, spec.text, named=tokenizer, beside=None), spec.text)
 
 
 def words_are_here(name: str, **how: Any) -> bool:
@@ -222,11 +237,3 @@ def _in_words(device: str) -> str:
     precision = "bf16" if is_good_at_bf16(device) else "fp32"
     model = f"{torch.cuda.get_device_name(device)}, " if device.startswith("cuda") else ""
     return f"{device} ({model}{precision})"
-
-
-def _random_network(name: str, ask: Asked) -> torch.nn.Module:
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed(name))
-        return ask.build(None)

@@ -3,13 +3,14 @@
 Belongs here: names, cards, where a family lives, plug-ins. Does not belong: building networks, weights.
 A family is a module (or any object) with `card()` and `build()`: the package's own, the entries of `zoo.toml`, and those found
 through the entry point group `pathassets.encoders`, loaded on first use. Any timm model is reached as `timm/<name>`, torchvision's
-ImageNet networks as `<name>_imagenet`, a network in a file as `exported`.
+ImageNet networks as `<name>_imagenet` or `<name>`, a network in a file as `exported`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -119,8 +120,22 @@ def knows_words(name: str) -> bool:
 
 
 def canonical(name: str) -> str:
-    """Our name for what another framework calls `name`; any other name as it is."""
-    return name if name in _families() else zoo.aliases().get(name, name)
+    """Our name for what another framework, a paper or the hub calls `name`, however it is written; any other name as it is."""
+    if name in _families() or name.startswith(TIMM_PREFIX):
+        return name
+    return zoo.aliases().get(name) or _spellings().get(spelling(name), name)
+
+
+def spelling(name: str) -> str:
+    """A name without what people write in different ways: capitals, hyphens, underscores, spaces."""
+    return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def recommended_tiles(name: str) -> tuple[int, float] | None:
+    """The tile edge in px and µm per px that an encoder's authors cut; None where it is not tied to any. Answered without torch."""
+    family = _families().get(canonical(name))
+    card = family.card() if family is not None else None
+    return (card.tile_px, card.mpp) if card is not None and card.tile_px and card.mpp else None
 
 
 def get_spec(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderSpec:
@@ -151,13 +166,10 @@ def _spec(name: str, kwargs: dict[str, Any]) -> EncoderSpec:
     if name == exported.NAME:
         return exported.spec(kwargs)
     name = torchvision_models.elsewhere(name) or name
-    if name.endswith(torchvision_models.SUFFIX) or name.startswith(torchvision_models.PREFIX):
-        known = torchvision_models.known(name)
-        spec = torchvision_models.spec(known, kwargs) if known else None
-    else:
-        spec = timm_models.spec(name.removeprefix(TIMM_PREFIX), kwargs)
-        if spec is None and not name.startswith(TIMM_PREFIX) and torchvision_models.known(name):
-            spec = torchvision_models.spec(name, kwargs)
+    known = None if name.startswith(TIMM_PREFIX) else torchvision_models.known(name)
+    if known:
+        return torchvision_models.spec(known, kwargs)
+    spec = None if torchvision_models.is_said(name) else timm_models.spec(name.removeprefix(TIMM_PREFIX), kwargs)
     if spec is None:
         raise unknown(name, [*_families(), *zoo.aliases(), *timm_models.names()])
     return spec
@@ -187,14 +199,12 @@ def override_card(card: EncoderCard, overrides: Kwargs) -> EncoderCard:
         EncoderError: `config_invalid` when a value is impossible.
     """
     fields: dict[str, Any] = {
-        key: tuple(map(float, value)) if key in ("mean", "std") else value for key, value in overrides.items()
+        key: _rgb(key, value) if key in ("mean", "std") else value for key, value in overrides.items()
     }
     if fields.get("interpolation", card.interpolation) not in ("bilinear", "bicubic", "nearest"):
         raise _invalid(f"interpolation {fields['interpolation']!r} is not bilinear, bicubic or nearest")
     if fields.get("crop", card.crop) not in ("center", "squash"):
         raise _invalid(f"crop {fields['crop']!r} is not center or squash")
-    if any(len(fields[key]) != 3 for key in ("mean", "std") if key in fields):
-        raise _invalid("mean and std are three numbers each: red, green, blue in 0..1")
     if not isinstance(fields.get("antialias", True), bool):
         raise _invalid("antialias is true or false")
     if "resize" in fields:
@@ -203,6 +213,17 @@ def override_card(card: EncoderCard, overrides: Kwargs) -> EncoderCard:
         return replace(card, **fields)
     except ValueError as error:
         raise _invalid(str(error)) from error
+
+
+def _rgb(key: str, values: Any) -> tuple[float, ...]:
+    """Mean or spread of red, green and blue; those of 0..255 would make vectors that look like any and mean nothing."""
+    try:
+        numbers = tuple(map(float, values))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers) or (key == "std" and not all(numbers)):
+        raise _invalid(f"{key} {values!r} is not three numbers: red, green, blue, of pixels in 0..1")
+    return numbers
 
 
 def _edge(resize: Any) -> int:
@@ -223,13 +244,45 @@ def unknown(name: str, candidates: list[str]) -> UnknownEncoderError:
             reason=Reason.ENCODER_UNKNOWN,
             remedy='Save it with torch.export.save where it runs, then `encoder = "exported"` with `weights = "FILE"`.',
         )
-    near = list(dict.fromkeys(difflib.get_close_matches(bare.lower(), candidates, n=3, cutoff=0.5)))
+    slide = _as_slide_encoder(bare)
+    if slide is not None:
+        return slide
+    close = difflib.get_close_matches(bare.lower(), candidates, n=9, cutoff=0.5)
+    near = list(dict.fromkeys(map(canonical, close)))[:3]  # a name and its other spellings are one
     hint = f"Did you mean {', '.join(near)}? " if near else ""
     return UnknownEncoderError(
         f"no encoder is called {name!r}",
         reason=Reason.ENCODER_UNKNOWN,
         remedy=f"{hint}`pathassets encoders` lists the named ones; any timm model is `timm/<name>`.",
     )
+
+
+def _as_slide_encoder(name: str) -> UnknownEncoderError | None:
+    """The error for a slide encoder's name in a tile encoder's place; None when it is no such name."""
+    from pathassets.encoders.slide.zoo import find_slide_card
+
+    card = find_slide_card(name)
+    if card is None:
+        return None
+    take = f"Name it beside the encoder of its tiles: --encoder {card.takes[0]} --slide-encoder {card.name}."
+    return UnknownEncoderError(
+        f"{card.name} is a slide encoder" + (f", and cannot run here: {card.missing}" if card.missing else ""),
+        reason=Reason.ENCODER_UNKNOWN,
+        remedy=card.instead if card.missing else take,
+    )
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    """Names, other frameworks' names and repositories of the hub, as `spelling` has them, to ours."""
+    found: dict[str, str] = {}
+    for name in _families():
+        found[spelling(name)] = name
+    for other, name in zoo.aliases().items():
+        found.setdefault(spelling(other), name)
+    for name, family in _families().items():
+        found.setdefault(spelling(family.card().hub_id or name), name)
+    return found
 
 
 @cache

@@ -1,7 +1,8 @@
 """torchvision's classifiers as encoders: ImageNet weights, classifier stripped, global average pooling.
 
 Belongs here: what is special about torchvision, and the names under which other frameworks have the same networks
-(`resnet50_imagenet`). Does not belong: timm, pathology. What timm knows by the same name is timm's, unless `_imagenet` is said.
+(`resnet50_imagenet`; TIAToolbox's are the bare `resnet50`). Does not belong: timm, whose networks of the same names are
+`timm/resnet50`; pathology.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ def known(name: str) -> str | None:
     if not bare.startswith(FAMILIES):
         return None
     return bare if bare in names() else None
+
+
+def is_said(name: str) -> bool:
+    """Whether a name says that it is torchvision's."""
+    return name.endswith(SUFFIX) or name.startswith(PREFIX)
 
 
 def elsewhere(name: str) -> str | None:

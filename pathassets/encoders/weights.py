@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pathassets.encoders import hub
 from pathassets.encoders.card import Card, EncoderCard
@@ -23,6 +23,8 @@ from pathassets.errors import EncoderError, Reason
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 # Checkpoints of training runs wrap the weights; these are the names that are in use.
 WRAPPERS = ("state_dict", "model", "teacher", "model_state_dict")
@@ -100,7 +102,21 @@ def random_digest(name: str, encoder_kwargs: Mapping[str, Any]) -> str:
 
 def random_seed(name: str) -> int:
     """Seed of an encoder's untrained weights: the same name gives the same network everywhere."""
-    return int(hashlib.sha256(canonical(name).removeprefix(TIMM_PREFIX).encode()).hexdigest()[:8], 16)
+    return seed_of(canonical(name).removeprefix(TIMM_PREFIX))
+
+
+def seed_of(text: str) -> int:
+    """A seed, the same for the same text everywhere."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def untrained(seed: int, build: Callable[[], T]) -> T:
+    """What `build` makes of random numbers, the same for a seed; nobody else's random numbers are touched."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
 
 
 def file_sha256(path: Path) -> str:
@@ -134,7 +150,7 @@ def local_file(weights: str | Path, name: str) -> Path:
 
 def locate_weights(card: Card) -> Path | None:
     """Where the card's own weights are on this machine, without reading them; None when they are not here."""
-    if card.hub_id is None and card.url is None and card.file is not None:
+    if card.ships:
         path = Path(__file__).parent / card.file
         return path if path.is_file() else None
     return hub.cached(card)

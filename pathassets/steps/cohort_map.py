@@ -52,7 +52,7 @@ def current_embeddings(session: Session, recipe: Recipe) -> pl.DataFrame:
 def make_cohort_map(session: Session, recipe: Recipe) -> CohortMap:
     """Lays out a sample of all slides' tiles and writes the table `cohort_map`; one that is current is left as it is."""
     rows = current_embeddings(session, recipe)
-    there = load_cohort_map(session, recipe)
+    there = _stored(session, recipe, rows)
     if there is not None and not session.force:
         return there
     frame, features, left_out = _sample(session, rows)
@@ -73,8 +73,11 @@ def make_cohort_map(session: Session, recipe: Recipe) -> CohortMap:
 
 def load_cohort_map(session: Session, recipe: Recipe) -> CohortMap | None:
     """The stored map, if it is of just the slides that have embeddings now."""
+    return _stored(session, recipe, current_embeddings(session, recipe))
+
+
+def _stored(session: Session, recipe: Recipe, rows: pl.DataFrame) -> CohortMap | None:
     frame = session.tables.read("cohort_map", None, recipe_part(recipe))
-    rows = current_embeddings(session, recipe)
     if frame is None or frame.is_empty() or frame["digest"][0] != map_digest(recipe, rows):
         return None
     return CohortMap(frame["slide_id"].n_unique(), frame.height, frame["method"][0], frame["digest"][0])
@@ -103,9 +106,8 @@ def _sample(session: Session, rows: pl.DataFrame) -> tuple[pl.DataFrame, NDArray
     """`slide_id`, `tile_id` and `embeddings_digest` of the sample, its vectors, and the slides that could not be read."""
     wanted = core.tiles_per_slide(rows.height)
     tiles, features, left_out = [], [], []
-    dim = max(
-        rows["dim"].mode().to_list(), default=0
-    )  # of another length are vectors of weights that the recipe no longer has
+    # Vectors of another length are of weights that the recipe no longer has.
+    dim = max(rows["dim"].mode().to_list(), default=0)
     for row in rows.iter_rows(named=True):
         try:
             if row["dim"] != dim:

@@ -22,6 +22,7 @@ from pathassets.store.groups import digest_folders
 from pathassets.store.root import Root
 from pathassets.store.schema import TABLES
 from pathassets.store.spec import Column, TableSpec
+from pathassets.store.tables import in_lots
 
 if TYPE_CHECKING:
     import duckdb
@@ -210,8 +211,8 @@ class Ingest:
             return
         where = _CURRENT_EMBEDDINGS if spec.name == "embeddings" else _CURRENT_DERIVED if spec.derived else "true"
         query = f"INSERT INTO main.{spec.name} SELECT {self._columns(spec)} FROM {PARQUET_FILES} s WHERE {where}"
-        for first in range(0, len(keys), FILES_AT_ONCE):
-            self._con.execute(query, [self._paths(spec.name, keys[first : first + FILES_AT_ONCE])])
+        for some in in_lots(keys, FILES_AT_ONCE):
+            self._con.execute(query, [self._paths(spec.name, some)])
 
     def _update(self, spec: TableSpec, slides: set[str]) -> bool:
         """Takes the changed slides into an open table; False when its further columns would be others, and nothing counts."""

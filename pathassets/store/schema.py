@@ -10,12 +10,7 @@ from __future__ import annotations
 from pathassets.core.qc import QC_COLUMNS
 from pathassets.errors import Reason
 from pathassets.store import card_columns
-from pathassets.store.columns import FROM as _FROM
-from pathassets.store.columns import MADE_BY as _MADE_BY
-from pathassets.store.columns import MADE_FROM as _MADE_FROM
-from pathassets.store.columns import RECIPE as _RECIPE
-from pathassets.store.columns import SLIDE as _SLIDE
-from pathassets.store.columns import TILE as _TILE
+from pathassets.store.columns import FROM, MADE_BY, MADE_FROM, RECIPE, SLIDE, TILE
 from pathassets.store.schema_outputs import PATCH_TOKENS, PREDICTIONS
 from pathassets.store.spec import BOOL, FLOAT, FLOAT32, INT, SIZES, TEXT, TEXTS, TIME, VECTOR, Column, TableSpec
 
@@ -28,7 +23,7 @@ _SLIDES = TableSpec(
     "Every registered file, also those that cannot be opened; columns of `slides.csv` come last",
     ("slide_id",),
     (
-        _SLIDE,
+        SLIDE,
         Column("path", TEXT, "Where the file lies"),
         Column("size_bytes", INT, "Size of the file", "bytes", optional=True),
         Column("mtime_ns", INT, "When the file was last changed, since 1970", "ns", optional=True),
@@ -55,7 +50,7 @@ _SLIDES = TableSpec(
         Column("mpp", FLOAT, "Size of a level-0 pixel", "µm/px", optional=True),
         Column("mpp_origin", TEXT, "Where mpp comes from: manifest, vendor, tiff or power", optional=True),
         Column("associated_images", TEXTS, "Names of images beside the slide; never shown or stored", optional=True),
-        *_MADE_BY,
+        *MADE_BY,
     ),
     open=True,
 )
@@ -65,13 +60,13 @@ _TISSUES = TableSpec(
     "Pieces of tissue on a slide",
     ("slide_id", "tissue_id"),
     (
-        _SLIDE,
+        SLIDE,
         Column("tissue_id", INT, "Piece, counted from 0 within the slide"),
         Column("area_mm2", FLOAT, "Area without holes", "mm²"),
         Column("n_holes", INT, "Number of holes", optional=True),
         Column("geometry", TEXT, "Outline with holes: GeoJSON text in level-0 pixels"),
         Column("method", TEXT, "How tissue was told from background", optional=True),
-        *_MADE_BY,
+        *MADE_BY,
     ),
 )
 
@@ -80,9 +75,9 @@ _TILES = TableSpec(
     "Tiles on tissue, with what each looks like at a glance",
     ("slide_id", "tiling", "tile_id"),
     (
-        _SLIDE,
+        SLIDE,
         Column("tiling", TEXT, "Tiling: the first part of `recipe`"),
-        _TILE,
+        TILE,
         Column("grid_row", INT, "Row in the slide's grid", optional=True),
         Column("grid_col", INT, "Column in the slide's grid", optional=True),
         Column("x_px", INT, "Left edge, level 0", "px"),
@@ -93,7 +88,7 @@ _TILES = TableSpec(
         Column("tissue_id", INT, "Piece of tissue that most of the tile lies on", null=True),
         Column("tissue_share", FLOAT32, "Share of the tile's area that is tissue, 0 to 1"),
         *(Column(name, FLOAT32, f"{text[0].upper()}{text[1:]}", optional=True) for name, text in QC_COLUMNS.items()),
-        *_MADE_BY,
+        *MADE_BY,
     ),
 )
 
@@ -102,8 +97,8 @@ _EMBEDDINGS = TableSpec(
     "One row per slide and recipe whose tile embeddings are finished; the vectors lie in the Zarr group at `uri`",
     ("slide_id", "recipe"),
     (
-        _SLIDE,
-        _RECIPE,
+        SLIDE,
+        RECIPE,
         Column("tiling", TEXT, "Tiling: the first part of `recipe`", optional=True),
         Column("encoder", TEXT, "Encoder's name", optional=True),
         Column("uri", TEXT, "Zarr group, laid out as AnnData; relative to the folder of `results.duckdb`, or absolute"),
@@ -125,7 +120,7 @@ _EMBEDDINGS = TableSpec(
         Column("seconds", FLOAT, "Time from opening the slide to the last shard", "s", optional=True),
         Column("libraries", TEXT, "Versions of the libraries that mattered, as JSON", optional=True),
         Column("digest", TEXT, "Digest of everything that the numbers depend on; names the group"),
-        *_MADE_BY[1:],
+        *MADE_BY[1:],
     ),
 )
 
@@ -134,16 +129,16 @@ _SLIDE_VECTORS = TableSpec(
     "Slides, and pieces of tissue, as one vector",
     ("slide_id", "recipe", "method", "tissue_id"),
     (
-        _SLIDE,
-        _RECIPE,
+        SLIDE,
+        RECIPE,
         Column("method", TEXT, "How the tiles' embeddings were reduced: mean, max, median, std or a slide encoder"),
         Column("tissue_id", INT, "Piece of tissue; empty = the whole slide", null=True),
         Column("n_tiles", INT, "Tiles that went in", optional=True),
         Column("vector", VECTOR, "The vector; its length differs between recipes"),
         Column("weights_sha256", TEXT, "Hash of a slide encoder's weights; empty for reductions", optional=True),
         Column("random_weights", BOOL, "Whether those are untrained: such a vector means nothing", optional=True),
-        _FROM,
-        *_MADE_BY,
+        FROM,
+        *MADE_BY,
     ),
 )
 
@@ -152,14 +147,14 @@ _DOMAINS = TableSpec(
     "The spatial domain of each tile",
     ("slide_id", "recipe", "variant", "tile_id"),
     (
-        _SLIDE,
-        _TILE,
-        _RECIPE,
+        SLIDE,
+        TILE,
+        RECIPE,
         Column("variant", TEXT, "`leiden`: features as they are; `utag`: smoothed over neighbours"),
         Column("domain", INT, "Domain, counted from 0; numbers of different slides mean nothing together"),
         Column("label", TEXT, "The term that fits the domain best; empty without text", null=True),
-        _FROM,
-        *_MADE_BY,
+        FROM,
+        *MADE_BY,
     ),
 )
 
@@ -168,8 +163,8 @@ _DOMAIN_SUMMARY = TableSpec(
     "The spatial domains of a slide",
     ("slide_id", "recipe", "variant", "domain"),
     (
-        _SLIDE,
-        _RECIPE,
+        SLIDE,
+        RECIPE,
         Column("variant", TEXT, "As in `domains`"),
         Column("domain", INT, "As in `domains`"),
         Column("n_tiles", INT, "Tiles in it"),
@@ -178,8 +173,8 @@ _DOMAIN_SUMMARY = TableSpec(
         Column("n_pieces", INT, "Separate pieces that it lies in", optional=True),
         Column("label", TEXT, "The term that fits best", null=True),
         Column("label_cosine", FLOAT, "Cosine of that term and the domain's mean embedding", optional=True),
-        _FROM,
-        *_MADE_BY,
+        FROM,
+        *MADE_BY,
     ),
 )
 
@@ -188,14 +183,14 @@ _TEXT_SCORES = TableSpec(
     "How much each tile looks like each term",
     ("slide_id", "recipe", "tile_id", "term"),
     (
-        _SLIDE,
-        _TILE,
-        _RECIPE,
+        SLIDE,
+        TILE,
+        RECIPE,
         Column("term", TEXT, "Term, as it stands in the settings"),
         Column("cosine", FLOAT32, "Cosine of tile and term, -1 to 1"),
         Column("probability", FLOAT32, "Softmax over the recipe's terms, 0 to 1"),
-        _FROM,
-        *_MADE_BY,
+        FROM,
+        *MADE_BY,
     ),
 )
 
@@ -204,7 +199,7 @@ _OUTCOMES = TableSpec(
     "What became of each step of each slide",
     ("slide_id", "tiling", "recipe", "step"),
     (
-        _SLIDE,
+        SLIDE,
         Column("tiling", TEXT, "Tiling; empty for steps that tilings share", optional=True),
         Column("recipe", TEXT, "Recipe; empty for steps that recipes share", null=True),
         Column("step", TEXT, "Step, as slide, tissue, tiles or embeddings"),
@@ -215,8 +210,8 @@ _OUTCOMES = TableSpec(
         Column("digest", TEXT, "Digest of everything that the step was made from", optional=True),
         Column("result_digest", TEXT, "What later steps depend on, where it is not `digest`", optional=True),
         Column("seconds", FLOAT, "How long the step took", "s", optional=True),
-        *_MADE_FROM,
-        *_MADE_BY[1:],
+        *MADE_FROM,
+        *MADE_BY[1:],
     ),
 )
 
@@ -225,14 +220,14 @@ _TIMINGS = TableSpec(
     "Where the time went",
     ("slide_id", "recipe", "step", "stage"),
     (
-        _SLIDE,
+        SLIDE,
         Column("recipe", TEXT, "Recipe; empty for steps that recipes share", null=True),
         Column("step", TEXT, "Step that the stage is part of", optional=True),
         Column("stage", TEXT, "Stage, as open, decode, transfer, forward or write"),
         Column("seconds", FLOAT, "Time spent, summed over threads", "s"),
         Column("tiles", INT, "Tiles worked on", null=True),
         Column("device", TEXT, "What it ran on", null=True),
-        *_MADE_BY[2:],
+        *MADE_BY[2:],
     ),
 )
 
@@ -241,27 +236,27 @@ _DERIVED_ARRAYS = TableSpec(
     "Arrays made from a slide's embeddings: principal components, graph, UMAP, smoothed features",
     ("slide_id", "recipe", "step", "name"),
     (
-        _SLIDE,
-        _RECIPE,
+        SLIDE,
+        RECIPE,
         Column("step", TEXT, "Step that made them"),
         Column("name", TEXT, "Name of the group"),
         Column("uri", TEXT, "Zarr group, laid out as AnnData; relative to the folder of `results.duckdb`, or absolute"),
         Column("n_tiles", INT, "Rows of the group"),
         Column("contents", TEXTS, "What the group holds, as `obsm/X_pca`"),
-        _FROM,
-        *_MADE_BY,
+        FROM,
+        *MADE_BY,
     ),
 )
 
 _ENCODERS = TableSpec(
-    "encoders", "Cards of the encoders", ("name",), (*card_columns.ENCODERS, *_MADE_BY[2:]), study=True
+    "encoders", "Cards of the encoders", ("name",), (*card_columns.ENCODERS, *MADE_BY[2:]), study=True
 )
 
 _SLIDE_ENCODERS = TableSpec(
     "slide_encoders",
     "Cards of the slide encoders, those that cannot run here too",
     ("name",),
-    (*card_columns.SLIDE_ENCODERS, *_MADE_BY[2:]),
+    (*card_columns.SLIDE_ENCODERS, *MADE_BY[2:]),
     study=True,
 )
 
@@ -270,14 +265,14 @@ _TERM_EMBEDDINGS = TableSpec(
     "The recipes' search terms as vectors",
     ("recipe", "term"),
     (
-        _RECIPE,
+        RECIPE,
         Column("term", TEXT, "Term, as it stands in the settings"),
         Column("vector", VECTOR, "Mean over the prompt templates, length 1"),
         Column("unknown_words", TEXTS, "Words of the term that the text tower cannot know", optional=True),
         Column("logit_scale", FLOAT, "The model's factor on cosines before a softmax", optional=True),
         Column("logit_bias", FLOAT, "Its addend, where it was trained with a sigmoid", optional=True),
-        *_MADE_FROM,
-        *_MADE_BY,
+        *MADE_FROM,
+        *MADE_BY,
     ),
     study=True,
 )
@@ -287,8 +282,8 @@ _SLIDE_MAP = TableSpec(
     "The slides' vectors laid out in two dimensions",
     ("slide_id", "recipe", "method"),
     (
-        _SLIDE,
-        _RECIPE,
+        SLIDE,
+        RECIPE,
         Column("method", TEXT, "pca or umap"),
         Column("x", FLOAT, "First coordinate; only distances mean something"),
         Column("y", FLOAT, "Second coordinate"),
@@ -298,9 +293,9 @@ _SLIDE_MAP = TableSpec(
             "How far its three nearest slides are: modified z-score, above 3.5 unlike all others; empty for fewer than 10 slides",
             optional=True,
         ),
-        _FROM,
-        *_MADE_FROM,
-        *_MADE_BY,
+        FROM,
+        *MADE_FROM,
+        *MADE_BY,
     ),
     study=True,
 )
@@ -310,15 +305,15 @@ _COHORT_MAP = TableSpec(
     "Tiles of all slides laid out together in two dimensions: a sample, the same number of each slide",
     ("slide_id", "recipe", "tile_id"),
     (
-        _SLIDE,
-        _TILE,
-        _RECIPE,
+        SLIDE,
+        TILE,
+        RECIPE,
         Column("method", TEXT, "umap; pca where there are too few tiles"),
         Column("x", FLOAT, "First coordinate; only distances mean something"),
         Column("y", FLOAT, "Second coordinate"),
-        _FROM,
-        *_MADE_FROM,
-        *_MADE_BY,
+        FROM,
+        *MADE_FROM,
+        *MADE_BY,
     ),
     study=True,
 )

@@ -174,10 +174,11 @@ class Tables:
         return [pl.format("{}/{}", pl.lit(self.root.uri), pl.col("uri")).alias("uri")]
 
 
-def in_lots(keys: list[str]) -> Iterator[list[str]]:
-    """As many files at a time as one scan of polars should get: what it does for each of them grows with their number."""
-    for begin in range(0, len(keys), _FILES_OF_A_SCAN):
-        yield keys[begin : begin + _FILES_OF_A_SCAN]
+def in_lots(keys: list[str], size: int | None = None) -> Iterator[list[str]]:
+    """So many files at a time; None = as many as one scan of polars should get: its work for each grows with their number."""
+    size = size or _FILES_OF_A_SCAN
+    for begin in range(0, len(keys), size):
+        yield keys[begin : begin + size]
 
 
 def _spec(table: str, slide_id: str | None) -> TableSpec:

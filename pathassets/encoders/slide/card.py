@@ -89,8 +89,9 @@ class SlideCard(Card):
             )
         wrong = self._other_tiling(tiling) if self.tiling_digest else self._other_size(tiling, mpp)
         if wrong:
+            px, mpp = self.tile_px, self.mpp
             wanted = (
-                f"tile_px = {self.tile_px}, mpp = {self.mpp:g}, without overlap" if self.tile_px and self.mpp else ""
+                f"tile_px = {px}, mpp = {mpp:g}, without overlap (--tile-px {px} --mpp {mpp:g})" if px and mpp else ""
             )
             raise EncoderError(
                 f"{self.name} takes {self.tiles}; those of the tiling {tiling.name!r} {wrong}",

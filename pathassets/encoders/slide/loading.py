@@ -25,6 +25,7 @@ from pathassets.encoders.weights import (
     random_digest,
     random_seed,
     read_state,
+    untrained,
 )
 from pathassets.recipes import is_file
 
@@ -70,7 +71,8 @@ def load_slide_encoder(
     card.check_runs()
     place = resolve_devices(device)[0]
     if random_weights and not is_file(str(name)):
-        network, sha256 = _random(card, kwargs), slide_weights_digest(name, random_weights=True)
+        network = untrained(random_seed(card.name), lambda: build(card, kwargs))
+        sha256 = slide_weights_digest(name, random_weights=True)
     else:
         tell_terms(card)
         path = _file(card, name, weights, download=True)
@@ -132,13 +134,3 @@ def _file(card: SlideCard, name: str | Path, weights: str | Path | None, *, down
 def _heads(card: SlideCard) -> list[str]:
     heads: list[str] = entries().get(card.name, {}).get("heads", [])
     return heads
-
-
-def _random(card: SlideCard, kwargs: dict[str, Any]) -> torch.nn.Module:
-    import torch
-
-    from pathassets.encoders.slide.networks import build
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed(card.name))
-        return build(card, kwargs)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pathassets.encoders import zoo as tile_zoo
-from pathassets.encoders.registry import canonical
+from pathassets.encoders.registry import canonical, spelling
 from pathassets.encoders.slide.card import SlideCard
 from pathassets.errors import EncoderError, Reason, UnknownEncoderError
 from pathassets.recipes import REDUCTIONS, Recipe, Tiling, is_file, slide_vector_name
@@ -53,15 +53,21 @@ def get_slide_card(name: str | Path) -> SlideCard:
     """
     if is_file(str(name)):
         return trained_card(Path(name))
-    ours = aliases().get(str(name), str(name))
-    if ours not in entries():
-        near = difflib.get_close_matches(ours.lower(), [*entries(), *aliases(), *REDUCTIONS], n=3, cutoff=0.5)
+    card = find_slide_card(str(name))
+    if card is None:
+        near = difflib.get_close_matches(str(name).lower(), [*entries(), *aliases(), *REDUCTIONS], n=3, cutoff=0.5)
         raise UnknownEncoderError(
             f"no reduction and no slide encoder is called {str(name)!r}",
             reason=Reason.ENCODER_UNKNOWN,
             remedy=(f"Did you mean {', '.join(near)}? " if near else "") + "`pathassets encoders` lists them.",
         )
-    return _card(ours)
+    return card
+
+
+def find_slide_card(name: str) -> SlideCard | None:
+    """The card of a named slide encoder, however its name is written; None when there is none."""
+    ours = _spellings().get(spelling(name))
+    return _card(ours) if ours is not None else None
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -83,6 +89,12 @@ def check_recipe(recipe: Recipe) -> None:
 def aliases() -> dict[str, str]:
     """Names that other frameworks use, to ours."""
     return {other: name for name, entry in entries().items() for other in entry.get("also", [])}
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    """Names and other frameworks' names as `spelling` has them, to ours."""
+    return {spelling(other): name for other, name in {**aliases(), **{name: name for name in entries()}}.items()}
 
 
 @cache

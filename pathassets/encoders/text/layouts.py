@@ -10,12 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from pathassets.encoders.keymaps import HF_CLIP_BLOCK, WRAPPED, Rules, State, fused, renamed
 
-from pathassets.encoders.keymaps import WRAPPED, fused
-
-State = dict[str, Tensor]
-Rules = tuple[tuple[str, str], ...]
 SCALES = ("logit_scale", "logit_bias")
 
 
@@ -48,23 +44,15 @@ def translate(state: State, layout: str, *, bias: bool) -> State:
     bare = {re.sub(WRAPPED, "", key): value for key, value in state.items()}
     scales = {name: bare[name].reshape(()) for name in SCALES if name in bare and (bias or name != "logit_bias")}
     words = {name: value for name, value in bare.items() if re.match(how.ours, name) and not re.match(how.unused, name)}
-    return how.after(fused({_applied(how.rules, name): value for name, value in words.items()})) | scales
-
-
-def _applied(rules: Rules, name: str) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return how.after(fused({renamed(how.rules, name): value for name, value in words.items()})) | scales
 
 
 def _projected(state: State) -> State:
     """OpenAI's projections are saved the other way round."""
-    return {
-        "head.weight" if name == "head.transposed" else name: value.T.contiguous()
-        if name == "head.transposed"
-        else value
-        for name, value in state.items()
-    }
+    found = dict(state)
+    if "head.transposed" in found:
+        found["head.weight"] = found.pop("head.transposed").T.contiguous()
+    return found
 
 
 def _without_padding(state: State) -> State:
@@ -76,9 +64,7 @@ _HF_BLOCKS: Rules = (
     (r"^text_model\.embeddings\.token_embedding\.", "tokens."),
     (r"^text_model\.embeddings\.position_embedding\.weight$", "positions"),
     (r"^text_model\.encoder\.layers\.", "blocks."),
-    (r"\.self_attn\.(q|k|v)_proj\.", r".attn.\1."),
-    (r"\.self_attn\.out_proj\.", ".attn.proj."),
-    (r"\.layer_norm([12])\.", r".norm\1."),
+    *HF_CLIP_BLOCK,
     (r"^text_model\.final_layer_norm\.", "norm."),
 )
 _HF_UNUSED = r"^text_model\.embeddings\.position_ids$"

@@ -5,7 +5,6 @@ Belongs here: loading both, strictly; texts to vectors. Does not belong: finding
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathassets.encoders.text.layouts import translate
 from pathassets.encoders.text.networks import TextNetwork, build
 from pathassets.encoders.text.spec import TowerSpec
 from pathassets.encoders.text.tokenizer import Tokenizer
-from pathassets.encoders.weights import mismatch, read_state
+from pathassets.encoders.weights import mismatch, read_state, seed_of, untrained
 from pathassets.errors import Reason, TextTowerError
 
 UNTRAINED = "text tower of random weights"
@@ -90,16 +89,11 @@ def read_tower(card: EncoderCard, spec: TowerSpec, tokenizer: Path, weights: Pat
     """
     cutter = Tokenizer(tokenizer, spec)
     if weights is None:
-        return TextTower(_untrained(card, spec), cutter)
+        seed = seed_of(f"{UNTRAINED} {card.name}")
+        return TextTower(untrained(seed, lambda: build(spec, card.dim)), cutter)
     network = build(spec, card.dim)
     _fill(network, card, spec, weights)
     return TextTower(network, cutter)
-
-
-def _untrained(card: EncoderCard, spec: TowerSpec) -> TextNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hashlib.sha256(f"{UNTRAINED} {card.name}".encode()).hexdigest()[:8], 16))
-        return build(spec, card.dim)
 
 
 def _fill(network: TextNetwork, card: EncoderCard, spec: TowerSpec, weights: Path) -> None:
