@@ -275,7 +275,9 @@ def _with_recipes(data: dict[str, Any]) -> dict[str, Any]:
         data = {**data, "vectors": _located(data["home"], _plain(data["vectors"]))}
     raw = data.get("recipes")
     recipes = [{"encoder": "demo-vlm"}] if raw is None else raw
-    return {**data, "tilings": tilings, "recipes": tuple(_recipe(item, tilings, data) for item in recipes)}
+    made = tuple(_recipe(item, tilings, data) for item in recipes)
+    used = {recipe.tiling.name: recipe.tiling for recipe in made}
+    return {**data, "tilings": {**tilings, **used}, "recipes": made}
 
 
 def _tiling(name: str, value: Any) -> Tiling:
@@ -287,7 +289,7 @@ def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Reci
     if isinstance(item, Recipe):
         return item
     item = dict(item)
-    tiling = item.get("tiling", next(iter(tilings)))
+    tiling = item.get("tiling") or _own_tiling(item, tilings, data)
     if isinstance(tiling, str):
         if tiling not in tilings:
             raise ValueError(f"recipe asks for tiling {tiling!r}; there are {', '.join(sorted(tilings))}")
@@ -299,7 +301,19 @@ def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Reci
     for file in ("weights", "tokenizer"):
         if item.get(file):
             item[file] = str(Path(data["home"]) / Path(str(item[file])).expanduser())
+    if isinstance(kwargs := item.get("encoder_kwargs"), dict) and isinstance(kwargs.get("config"), str):
+        item["encoder_kwargs"] = {**kwargs, "config": str(Path(data["home"]) / Path(kwargs["config"]).expanduser())}
     return Recipe(**item)
+
+
+def _own_tiling(item: dict[str, Any], tilings: dict[str, Tiling], data: dict[str, Any]) -> str | Tiling:
+    """The tiling of a recipe that names none: the first of the settings, where they have any; else what its encoder's authors cut."""
+    from pathassets.encoders import recommended_tiles
+
+    authors = None if data.get("tilings") else recommended_tiles(str(item.get("encoder", "demo-vlm")))
+    if authors is None:
+        return next(iter(tilings))
+    return Tiling(tile_px=authors[0], mpp=authors[1])
 
 
 def _located(home: Any, vectors: dict[str, Any]) -> dict[str, Any]:

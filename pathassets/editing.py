@@ -37,8 +37,8 @@ def add_recipes(
     Args:
         home: The study's folder.
         encoders: Encoder names; empty = the recipes that are there, at the new tiling.
-        tile_px: Tile edge in pixels; None = the first tiling's.
-        mpp: µm per pixel; None = the first tiling's.
+        tile_px: Tile edge in pixels; None = see `tiling_for`.
+        mpp: µm per pixel; None = see `tiling_for`.
         weights: Local weight file for the (single) encoder.
         random_weights: Mark the recipes as untrained.
         tokenizer: Local tokenizer of the (single) encoder's text tower.
@@ -50,7 +50,6 @@ def add_recipes(
         The keys (`<tiling>/<recipe>`) that were asked for, whether new or there already.
     """
     study = Study(home)
-    tiling = retiled(study, tile_px=tile_px, mpp=mpp)
     given: dict[str, Any] = {}
     for name, file in (("weights", weights), ("tokenizer", tokenizer)):
         if file:
@@ -59,12 +58,12 @@ def add_recipes(
         given["random_weights"] = True
     if slide_encoder:
         given["vectors"] = _with_slide_encoder(study, slide_encoder, slide_weights)
-    if encoders:
-        wanted = [{"name": slug(name), "encoder": name, "tiling": tiling.name} for name in encoders]
-    else:  # the recipes that are there, with all that they say, at the new tiling
-        wanted = [{**item, "tiling": tiling.name} for item in _written_recipes(study)]
-    _write_recipes(study, tiling, wanted, given, replace)
-    return list(dict.fromkeys(f"{tiling.name}/{item['name']}" for item in wanted))
+    # without encoders: the recipes that are there, with all that they say, at the new tiling
+    asked = [{"name": slug(name), "encoder": name} for name in encoders] or _written_recipes(study)
+    tilings = [tiling_for(study, str(item["encoder"]) if encoders else None, tile_px, mpp) for item in asked]
+    wanted = [{**item, "tiling": tiling.name} for item, tiling in zip(asked, tilings, strict=True)]
+    _write_recipes(study, tilings, wanted, given, replace)
+    return list(dict.fromkeys(f"{item['tiling']}/{item['name']}" for item in wanted))
 
 
 def _with_slide_encoder(study: Study, name: str, weights: str | None) -> dict[str, Any]:
@@ -75,13 +74,30 @@ def _with_slide_encoder(study: Study, name: str, weights: str | None) -> dict[st
     return {"methods": methods, **({"weights": files} if files else {})}
 
 
-def retiled(study: Study, *, tile_px: int | None, mpp: float | None) -> Tiling:
-    """The study's first tiling with another tile or resolution; as it is when neither is given."""
-    base = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
+def tiling_for(study: Study, encoder: str | None, tile_px: int | None, mpp: float | None) -> Tiling:
+    """How tiles are cut for an encoder that the command line names, or for all recipes (None).
+
+    What the command line says comes first, then what the encoder's recipe in the settings says, then what the encoder's authors
+    cut, then the study's first tiling; overlap and the like are those of the study's first tiling.
+    """
+    from pathassets.encoders import canonical, recommended_tiles
+
+    first = study.recipes[0].tiling if study.recipes else next(iter(study.tilings.values()))
+    if encoder is not None and tile_px is None and mpp is None:
+        name = canonical(encoder)
+        there = [
+            recipe.tiling for recipe in study.recipes if (canonical(recipe.encoder), recipe.name) == (name, slug(name))
+        ]
+        if there:
+            return there[0]
+    authors = recommended_tiles(encoder) if encoder is not None else None
+    if authors is not None:
+        tile_px, mpp = tile_px or authors[0], mpp or authors[1]
     if tile_px is None and mpp is None:
-        return base
-    fields = base.model_dump(exclude={"name", "power", "level", "tile_um"}, exclude_defaults=True)
-    return Tiling(**{**fields, "tile_px": tile_px or base.tile_px, "mpp": mpp or base.mpp or 0.5})
+        return first
+    fields = first.model_dump(exclude={"name", "power", "level", "tile_um"}, exclude_defaults=True)
+    asked = Tiling(**{**fields, "tile_px": tile_px or first.tile_px, "mpp": mpp or first.mpp or 0.5})
+    return next((tiling for tiling in study.tilings.values() if tiling.digest() == asked.digest()), asked)
 
 
 def _written_recipes(study: Study) -> list[dict[str, Any]]:
@@ -93,12 +109,12 @@ def _written_recipes(study: Study) -> list[dict[str, Any]]:
 
 
 def _write_recipes(
-    study: Study, tiling: Tiling, wanted: list[dict[str, Any]], given: dict[str, Any], replace: bool
+    study: Study, tilings: list[Tiling], wanted: list[dict[str, Any]], given: dict[str, Any], replace: bool
 ) -> None:
     path = study.home / CONFIG_FILE
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
     before = tomlkit.dumps(document)
-    if tiling.name not in study.tilings:
+    for tiling in {tiling.name: tiling for tiling in tilings if tiling.name not in study.tilings}.values():
         table = tomlkit.table()
         for key, value in tiling.model_dump(exclude={"name"}, exclude_defaults=True).items():
             table[key] = list(value) if isinstance(value, tuple) else value

@@ -360,6 +360,14 @@ class Recipe(Options):
             )
         return name
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Recipe:
+        if self.weights and self.random_weights:
+            raise ValueError(
+                f"recipe {self.name!r} names `weights` and asks for `random_weights`: leave out one of them"
+            )
+        return self
+
     @property
     def key(self) -> str:
         """`<tiling>/<recipe>`: the column `recipe` of every table, and the prefix of the asset keys."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file
 from support import reference_networks as ref
 from torch import nn
 from torch.nn import functional
@@ -71,6 +73,43 @@ def test_transformers_dinov2_with_registers_and_swiglu_is_hibou():
     loaded("hibou-b", network, state)
     x = images(edge=56)
     agree(network(x), ref.run_hf_dinov2(state, x, HEADS)[:, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("image_size", [56, 98], ids=["its own size", "positions of a larger picture"])
+@pytest.mark.parametrize("saved", [False, True], ids=["as in memory", "as in a file"])
+def test_midnight_is_what_transformers_itself_makes_of_it(tmp_path, image_size, saved):
+    network = narrow("midnight", img_size=56, mlp_ratio=5.5)  # two thirds of four, in steps of eight, twice
+    config = transformers.Dinov2Config(
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=HEADS,
+        image_size=image_size,
+        patch_size=14,
+        use_swiglu_ffn=True,
+    )
+    theirs = transformers.Dinov2Model(config).eval()
+    for value in theirs.parameters():
+        value.normal_(std=0.3)
+    theirs.save_pretrained(tmp_path)
+    loaded("midnight", network, load_file(tmp_path / "model.safetensors") if saved else theirs.state_dict())
+    x = images(edge=56)
+    tokens = theirs(x).last_hidden_state
+    agree(network(x), torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1))
+
+
+@torch.no_grad()
+def test_phikon_is_what_transformers_itself_makes_of_it():
+    network = narrow("phikon")
+    config = transformers.ViTConfig(
+        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=1, num_attention_heads=HEADS, image_size=64
+    )
+    theirs = transformers.ViTModel(config).eval()
+    for value in theirs.parameters():
+        value.normal_(std=0.3)
+    loaded("phikon", network, theirs.state_dict())
+    x = images()
+    agree(network(x), theirs(x).last_hidden_state[:, 0])
 
 
 @torch.no_grad()

@@ -57,6 +57,7 @@ def diagnose(study: Study) -> Iterator[Line]:
             yield _tried(f"patch tokens of {recipe.key}", partial(_tokens, recipe))
         for method in recipe.vectors.encoders:
             yield _tried(f"{slide_vector_name(method)} of {recipe.key}", partial(_slide_weights, study, recipe, method))
+        yield from _tiles(recipe)
         yield from _words(recipe)
     yield from _dagster(study)
     yield _tried("alerts", _alerts)
@@ -242,6 +243,16 @@ def _slide_weights(study: Study, recipe: Recipe, method: str) -> str:
     elif not random:
         check_licence(get_slide_card(method), study.licences)
     return found
+
+
+def _tiles(recipe: Recipe) -> Iterator[Line]:
+    """Whether the network sees what its authors showed it."""
+    from pathassets.encoders import recommended_tiles, unlike_authors
+
+    unlike, authors = unlike_authors(recipe.encoder, recipe.tiling), recommended_tiles(recipe.encoder)
+    if unlike and authors:
+        fix = f"If that is not meant, give the recipe a tiling with tile_px = {authors[0]}, mpp = {authors[1]:g}."
+        yield Line(f"tiles of {recipe.key}", WARNING, unlike, fix)
 
 
 def _words(recipe: Recipe) -> Iterator[Line]:

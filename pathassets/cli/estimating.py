@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathassets.cli.console import log_to, print_json, print_rows, say
-from pathassets.cli.running import Request, check_asked_for, check_paths, study_of
+from pathassets.cli.running import Request, check_asked_for, check_paths, say_unlike, study_of
 from pathassets.config import Study, check_home
 from pathassets.core.geometry import tile_size
-from pathassets.editing import retiled
+from pathassets.editing import tiling_for
 from pathassets.encoders import check_device
 from pathassets.errors import PathassetsError
 from pathassets.recipes import Recipe, Tiling, slug
@@ -51,6 +51,7 @@ def dry_run_study(request: Request) -> int:
             rows, ("file", "width_px", "height_px", "mpp", *(f"tiles {r.tiling.name}" for r in recipes), "problem")
         )
         print_rows(total, ("recipe", "tiles", "GB", "minutes", "tiles_per_second"))
+        say_unlike(recipes)
         say(f"devices: {devices}; minutes are those of the tiles' way through the encoder")
         say("nothing was written")
     return 1 if any(row["problem"] for row in rows) else 0
@@ -60,13 +61,15 @@ def _wanted_recipes(study: Study, request: Request) -> list[Recipe]:
     """The recipes as `run` would write them, without writing them."""
     if not request.changes_recipes:
         return list(study.recipes)
-    tiling = retiled(study, tile_px=request.tile_px, mpp=request.mpp)
     if not request.encoders:
+        tiling = tiling_for(study, None, request.tile_px, request.mpp)
         return [recipe.model_copy(update={"tiling": tiling}) for recipe in study.recipes]
     weights = str(request.weights) if request.weights else None
+    random = request.random_weights
+    tilings = [tiling_for(study, name, request.tile_px, request.mpp) for name in request.encoders]
     return [
-        Recipe(name=slug(name), tiling=tiling, encoder=name, weights=weights, random_weights=request.random_weights)
-        for name in request.encoders
+        Recipe(name=slug(name), tiling=tiling, encoder=name, weights=weights, random_weights=random)
+        for name, tiling in zip(request.encoders, tilings, strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathassets.cli.console import log_to, print_json, print_rows, say, watching
 from pathassets.config import CONFIG_FILE, Study, check_home, init_home
-from pathassets.editing import add_recipes, retiled
+from pathassets.editing import add_recipes, tiling_for
 from pathassets.errors import ConfigError, Reason, StudyError
 from pathassets.slides.places import has_password, is_uri
 from pathassets.steps.chain import pending
@@ -24,6 +24,7 @@ from pathassets.steps.session import Session
 
 if TYPE_CHECKING:
     from pathassets.defs.launch import Launched, Launcher
+    from pathassets.recipes import Recipe
     from pathassets.steps.outcomes import Outcome
 
 _CREDENTIALS = "Correct the URI; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
@@ -114,6 +115,8 @@ def check_asked_for(request: Request, *, download: bool = True) -> None:
     """
     from pathassets.encoders import check_licence, check_tokenizer, get_card, load_encoder, weights_digest
 
+    if request.weights and request.random_weights:
+        raise ConfigError("--weights and --random-weights cannot both be meant", remedy="Leave out one of them.")
     for flag, file in (("--weights", request.weights), ("--tokenizer", request.tokenizer)):
         if file and len(request.encoders) != 1:
             raise ConfigError(
@@ -144,7 +147,8 @@ def _check_slide_encoder(request: Request, download: bool) -> None:
         )
     study, card = study_of(request), get_slide_card(name)
     card.check_runs()
-    card.check_tiles(canonical(request.encoders[0]), retiled(study, tile_px=request.tile_px, mpp=request.mpp))
+    encoder = request.encoders[0]
+    card.check_tiles(canonical(encoder), tiling_for(study, encoder, request.tile_px, request.mpp))
     random = request.random_weights and request.slide_weights is None
     if not random:
         check_licence(card, study.licences)
@@ -234,11 +238,22 @@ def _launch(
         chosen = [node for node in nodes if node.key in wanted]
         if late and not request.as_json:
             say(f"{len(late)} slides, {len(chosen)} assets each")
+            say_unlike([node.recipe for node in chosen if node.recipe is not None])
         launched = launcher.slides(late, chosen, force=request.force) if late and chosen else None
         problems = list(launched.problems) if launched else []
         problems += _cohort(launcher, wanted, {node.key for node in chain(study)})
         problems += launcher.publish().problems
     return launched, problems
+
+
+def say_unlike(recipes: Sequence[Recipe]) -> None:
+    """Says which encoders see other tiles than their authors cut: nothing else would show it."""
+    from pathassets.encoders import unlike_authors
+
+    for recipe in {recipe.key: recipe for recipe in recipes}.values():
+        unlike = unlike_authors(recipe.encoder, recipe.tiling)
+        if unlike:
+            say(f"note: {unlike}")
 
 
 def _cohort(launcher: Launcher, wanted: set[tuple[str, ...]], slide_keys: set[tuple[str, ...]]) -> list[str]:

@@ -15,6 +15,7 @@ from pathassets.encoders.loading import (
     words_digest,
 )
 from pathassets.encoders.registry import EncoderSpec, canonical, get_card, has_text, knows_words, list_cards
+from pathassets.encoders.tiles import recommended_tiles, unlike_authors
 from pathassets.encoders.weights import weights_digest
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "knows_words",
     "list_cards",
     "load_encoder",
+    "recommended_tiles",
+    "unlike_authors",
     "weights_are_here",
     "weights_digest",
     "words_are_here",

@@ -114,7 +114,7 @@ class Encoder:
 
         Args:
             images: uint8 RGB (n, h, w, 3), any n; one tile (h, w, 3) is taken as n = 1. Without preprocessing: what the
-                network sees, float (n, 3, input_px, input_px), normalised by the caller.
+                network sees, float (n, 3, h, w) of a size that it takes, normalised by the caller.
             preprocess: Whether the card's pipeline is applied.
 
         Returns:
@@ -240,11 +240,15 @@ def checked(images: np.ndarray) -> np.ndarray:
     Raises:
         EncoderError: `encoder_failed` when it is none.
     """
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+        found = f"{images.dtype} {images.shape}"
+    except ValueError:
+        images, found = np.empty(0), "tiles of different sizes"
     images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:] or images.dtype != np.uint8:
         raise EncoderError(
-            f"an encoder takes uint8 RGB tiles of shape (n, h, w, 3), not {images.dtype} {images.shape}",
+            f"an encoder takes uint8 RGB tiles of shape (n, h, w, 3), not {found}",
             reason=Reason.ENCODER_FAILED,
             remedy="Pass tiles as they are read, values 0 to 255; the encoder normalises them itself.",
         )

@@ -113,6 +113,16 @@ def _class_token_with_its_position(state: State, trunk: nn.Module) -> State:
     return {**state, "cls_token": state["cls_token"] + position[:, :1], "pos_embed": position[:, 1:]}
 
 
+def _hf_dinov2(state: State, trunk: nn.Module) -> State:
+    """The halves of a gated MLP, which transformers 5 has apart in memory, as one layer."""
+    found = dict(state)
+    for name in state:
+        if ".mlp.gate_proj." in name:
+            halves = [found.pop(name), found.pop(name.replace("gate_proj", "up_proj"))]
+            found[name.replace("gate_proj", "fc1")] = torch.cat(halves)
+    return _class_token_with_its_position(found, trunk)
+
+
 def _clip(state: State, trunk: nn.Module) -> State:
     """CLIP saves tokens without the batch's dimension, and OpenAI's projections the other way round."""
     found = dict(state)
@@ -195,6 +205,10 @@ _HF_EMBEDDINGS: Rules = (
     (r"\.attention\.attention\.(q|k|v)(?:uery|ey|alue)\.", r".attn.\1."),
     (r"\.attention\.output\.dense\.", ".attn.proj."),
     (r"^layernorm\.", "norm."),
+    # the names that networks have in memory since transformers 5; its files keep the older ones
+    (r"^layers\.", "blocks."),
+    (r"\.attention\.(q|k|v)_proj\.", r".attn.\1."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
 )
 _HF_UNUSED = r"^(pooler|classifier|decoder|embeddings\.mask_token)\b"
 # How transformers names a block of CLIP's, of pictures and of words.
@@ -282,10 +296,11 @@ LAYOUTS: dict[str, Layout] = {
             *_HF_EMBEDDINGS,
             (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
             (r"\.mlp\.weights_in\.", ".mlp.fc1."),
-            (r"\.mlp\.weights_out\.", ".mlp.fc2."),
+            (r"\.mlp\.(?:weights_out|down_proj)\.", ".mlp.fc2."),
         ),
         _HF_UNUSED,
-        after=_class_token_with_its_position,
+        after=_hf_dinov2,
+        positions=("bicubic", False),
     ),
     "hf-clip": Layout(_HF_CLIP, _CLIP_UNUSED, after=_clip),
     "hf-siglip": Layout(

@@ -27,7 +27,7 @@ from pathassets.encoders.weights import (
     untrained,
     weights_digest,
 )
-from pathassets.errors import EncoderError, TextTowerError
+from pathassets.errors import EncoderError, Reason, TextTowerError
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +76,12 @@ def load_encoder(
     from pathassets.encoders.encoder import Encoder
     from pathassets.encoders.outputs import Asked
 
+    if weights is not None and random_weights:
+        raise EncoderError(
+            f"{name}: weights from {weights}, and random ones, cannot both be meant",
+            reason=Reason.CONFIG_INVALID,
+            remedy="Leave out one of `weights` and `random_weights`.",
+        )
     devices = resolve_devices(device)
     spec = get_spec(name, encoder_kwargs)
     # A program in a file computes in what it was saved in.

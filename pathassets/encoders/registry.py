@@ -3,7 +3,7 @@
 Belongs here: names, cards, where a family lives, plug-ins. Does not belong: building networks, weights.
 A family is a module (or any object) with `card()` and `build()`: the package's own, the entries of `zoo.toml`, and those found
 through the entry point group `pathassets.encoders`, loaded on first use. Any timm model is reached as `timm/<name>`, torchvision's
-ImageNet networks as `<name>_imagenet` or `<name>`, a network in a file as `exported`.
+ImageNet networks as `<name>_imagenet` or `<name>`, a network in a file as `exported`, one that was trained with DINOv2 as `dinov2`.
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ def get_card(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderCard:
 
 def has_text(name: str) -> bool:
     """Whether an encoder has a text tower; answered without torch."""
-    family = _families().get(canonical(name))
-    return family.card().has_text if family is not None else False
+    card = named_card(name)
+    return card is not None and card.has_text
 
 
 def knows_words(name: str) -> bool:
     """Whether an encoder has a text tower, or was trained with words and should have one; answered without torch."""
-    family = _families().get(canonical(name))
-    return family is not None and (family.card().has_text or family.card().vision_language)
+    card = named_card(name)
+    return card is not None and (card.has_text or card.vision_language)
 
 
 def canonical(name: str) -> str:
@@ -131,11 +131,10 @@ def spelling(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name.casefold())
 
 
-def recommended_tiles(name: str) -> tuple[int, float] | None:
-    """The tile edge in px and µm per px that an encoder's authors cut; None where it is not tied to any. Answered without torch."""
+def named_card(name: str) -> EncoderCard | None:
+    """The card of a named encoder, however its name is written; None for others, such as timm's. Answered without torch."""
     family = _families().get(canonical(name))
-    card = family.card() if family is not None else None
-    return (card.tile_px, card.mpp) if card is not None and card.tile_px and card.mpp else None
+    return family.card() if family is not None else None
 
 
 def get_spec(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderSpec:
@@ -145,6 +144,8 @@ def get_spec(name: str, encoder_kwargs: Kwargs | None = None) -> EncoderSpec:
         UnknownEncoderError: No encoder has this name; the nearest names are given.
         EncoderError: An argument is impossible.
     """
+    if not isinstance(name, str) or not name:
+        raise unknown(str(name), [*_families()])
     kwargs = dict(encoder_kwargs or {})
     overrides = {key: kwargs.pop(key) for key in PREPROCESSING if key in kwargs}
     layers = {key: kwargs.pop(key) for key in LAYERS if key in kwargs}
@@ -161,10 +162,11 @@ def _spec(name: str, kwargs: dict[str, Any]) -> EncoderSpec:
     family = _families().get(name)
     if family is not None:
         return _of_family(family, kwargs)
-    from pathassets.encoders import exported, timm_models, torchvision_models
+    from pathassets.encoders import dinov2, exported, timm_models, torchvision_models
 
-    if name == exported.NAME:
-        return exported.spec(kwargs)
+    for own in (exported, dinov2):
+        if name == own.NAME:
+            return own.spec(kwargs)
     name = torchvision_models.elsewhere(name) or name
     known = None if name.startswith(TIMM_PREFIX) else torchvision_models.known(name)
     if known:

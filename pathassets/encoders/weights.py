@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -151,7 +152,7 @@ def local_file(weights: str | Path, name: str) -> Path:
 def locate_weights(card: Card) -> Path | None:
     """Where the card's own weights are on this machine, without reading them; None when they are not here."""
     if card.ships:
-        path = Path(__file__).parent / card.file
+        path = Path(__file__).parent / str(card.file)
         return path if path.is_file() else None
     return hub.cached(card)
 
@@ -203,10 +204,28 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         with torch.serialization.safe_globals([Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise _unreadable(path, f"it is no safetensors file: {error}") from error
+        raise _unreadable(path, _no_weights_at_all(path) or f"it is no safetensors file: {error}") from error
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise _unreadable(path, f"it holds more than tensors, or is broken ({type(error).__name__})") from error
+        raise _unreadable(path, _cut_off(path) or f"it holds more than tensors ({type(error).__name__})") from error
     return _unwrapped(path, loaded)
+
+
+def _no_weights_at_all(path: Path) -> str:
+    """What a failed download has left in the place of weights; empty when it is nothing of the kind."""
+    with path.open("rb") as file:
+        head = file.read(256).lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; the weights themselves were not fetched (`git lfs pull`)"
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, as a download that needs a login leaves it"
+    return "" if head else "it is empty"
+
+
+def _cut_off(path: Path) -> str:
+    """Whether an archive lacks its end, where its list of contents lies."""
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    return "it is cut off, or damaged: copy it again" if is_archive and not zipfile.is_zipfile(path) else ""
 
 
 def _is_torch_file(path: Path) -> bool:
@@ -252,6 +271,13 @@ def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: La
             f"{path} does not fit {spec.card.name}: {'; '.join(problems)}",
             reason=Reason.WEIGHTS_MISMATCH,
             remedy="Check that the file belongs to this architecture and that `encoder_kwargs` are those it was trained with.",
+        )
+    broken = [key for key, value in fitting.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise EncoderError(
+            f"{path} holds values that are no numbers ({_some(broken)})",
+            reason=Reason.WEIGHTS_MISMATCH,
+            remedy="The file is damaged, or its training has diverged: fetch it again, or take an earlier checkpoint.",
         )
     model.load_state_dict(fitting, strict=True)
     return sorted(key.removeprefix(UNUSED) for key in set(state) - set(fitting))
