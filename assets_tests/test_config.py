@@ -31,7 +31,7 @@ def test_the_template_s_comments_are_the_defaults(tmp_path):
     text = "\n".join(
         line.removeprefix("# ") if line.startswith("# ") and line[2:].startswith(wanted) else line
         for line in lines
-        if 'name = "uni"' not in line
+        if 'name = "mine"' not in line
     )
     (spelled / CONFIG_FILE).write_text(text)
     assert text.count("\n# ") < len([line for line in lines if line.startswith("# ")])

@@ -41,12 +41,12 @@ mpp = 0.5                  # or power = 20, level = 0, tile_um = 112, tile_um = 
 
 [[recipes]]                # one tiling seen by one encoder; `pathassets encoders` lists the names
 encoder = "demo-vlm"       # knows procedural tissue only; take timm/<name>, or a local file through `weights`, for real work
-tiling = "px224_mpp050"
+tiling = "px224_mpp050"    # `pathassets run --encoder uni2-h` adds a recipe, and the tiling that the encoder's authors cut
 
 # [[recipes]]
-# name = "uni"
+# name = "mine"
 # encoder = "timm/vit_large_patch16_224"
-# weights = "/data/weights/uni.safetensors"
+# weights = "/data/weights/mine.safetensors"
 # tokenizer = "/data/weights/tokenizer.json"   # of encoders that read words, where it does not lie beside `weights`
 # tiling = "px224_mpp050"
 

@@ -180,6 +180,12 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         ("vgg16_imagenet", 512, 224), ("mobilenet_v2_imagenet", 1280, 224), ("mobilenet_v3_small_imagenet", 576, 224),
         ("mobilenet_v3_large_imagenet", 960, 224), ("wide_resnet50_2_imagenet", 2048, 224), ("mnasnet_imagenet", 1280, 224),
         ("alexnet", 256, 224), ("googlenet", 1024, 224), ("torchvision/densenet161", 2208, 224),
+        # TIAToolbox's names, which are torchvision's own
+        ("resnet18", 512, 224), ("resnet34", 512, 224), ("resnet50", 2048, 224), ("resnet101", 2048, 224),
+        ("resnext50_32x4d", 2048, 224), ("resnext101_32x8d", 2048, 224), ("wide_resnet50_2", 2048, 224),
+        ("wide_resnet101_2", 2048, 224), ("densenet121", 1024, 224), ("densenet161", 2208, 224), ("densenet169", 1664, 224),
+        ("densenet201", 1920, 224), ("inception_v3", 2048, 299), ("mobilenet_v2", 1280, 224),
+        ("mobilenet_v3_large", 960, 224), ("mobilenet_v3_small", 576, 224),
     ],
 )  # fmt: skip
 def test_other_frameworks_names_of_imagenet_networks_resolve(name, dim, px):
@@ -193,7 +199,8 @@ def test_other_frameworks_names_of_imagenet_networks_resolve(name, dim, px):
 def test_what_torchvision_lacks_is_timms():
     assert get_card("xception_imagenet").name == "timm/legacy_xception.tf_in1k"
     assert get_card("xception_imagenet").mean == (0.5, 0.5, 0.5)
-    assert get_card("resnet50").family == "timm", "a bare name that timm knows is timm's"
+    assert get_card("timm/resnet50").family == "timm"
+    assert get_card("efficientnet_b0").family == "timm"
     with pytest.raises(EncoderError, match="no encoder is called 'resnet7_imagenet'"):
         get_card("resnet7_imagenet")
 

@@ -22,15 +22,19 @@ machine, and `pathassets encoders NAME` shows one card with its pipeline and Bib
 `confirmed`: V = the network was built here, and the length of its vectors and its number of parameters are those that its sources
 state; S = read in the source of its authors or of another framework. **No published weights could be fetched where this was written:
 shapes and names are confirmed, the numbers that trained weights give are not.** `layout` is the layout of the published checkpoint
-that is translated (`encoders/keymaps.py`). Resolutions are what the authors cut; a tiling of your own wins. Which encoders read words,
-and what they need for it: [Words](#words).
+that is translated (`encoders/keymaps.py`). Which encoders read words, and what they need for it: [Words](#words).
+
+Tiles are what the authors cut (`tile px @ µm/px`): `run --encoder NAME` takes them, and so does a recipe without `tiling` in
+settings without `[tilings]`. `--tile-px`, `--mpp` and a tiling of your own win; `run`, `run --dry-run` and `doctor` say so where a
+network then sees something else.
+Names are taken however they are written: `UNI2-h`, `Hibou_B`, `MahmoodLab/UNI2-h`, Slideflow's, TRIDENT's and TIAToolbox's.
 
 The same weights pooled in another way are another encoder, and the name says so: `h0-mini` is the class token and the mean patch token
 side by side, `h0-mini/cls` the class token alone.
 
 Also by name: any timm model (`timm/vit_small_patch16_224`, `timm/resnet50.tv_in1k`), torchvision's ImageNet networks
-(`resnet50_imagenet`, `mobilenet_v2_imagenet`), and a network of your own in a file (`exported`), see
-[adding-things.md](adding-things.md).
+(`resnet50_imagenet`, or `resnet50` as in TIAToolbox), a network of your own in a file (`exported`) or trained with DINOv2
+(`dinov2`), see [adding-things.md](adding-things.md).
 """
 TABLE = (
     "name",
