@@ -310,3 +310,19 @@ def test_the_card_of_every_kind_of_timm_model_fits_its_network():
         assert timm.is_model(name)
         found = load_encoder(f"timm/{name}", random_weights=True, device="cpu", precision="fp32")
         assert found(tiles(1)).shape == (1, found.card.dim)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [np.zeros((64, 64, 3), np.uint8), np.zeros((32, 64, 3), np.uint8)],
+        np.zeros((1, 0, 64, 3), np.uint8),
+        np.zeros((2, 64, 64, 4), np.uint8),
+        np.zeros((2, 64, 64, 3), np.float32),
+    ],
+    ids=["of different sizes", "without height", "RGBA", "floats"],
+)
+def test_what_are_no_tiles_is_refused_in_words(encoder, images):
+    with pytest.raises(EncoderError, match="uint8 RGB tiles") as caught:
+        encoder(images)
+    assert caught.value.remedy

@@ -167,3 +167,18 @@ def test_weights_behind_a_gate_say_how_to_get_through_it(tmp_path, monkeypatch):
     with pytest.raises(EncoderError, match="weights of h-optimus-0") as caught:
         load_encoder("h-optimus-0", device="cpu")
     assert "Accept the terms" not in caught.value.remedy
+
+
+@pytest.mark.parametrize("allowed", [("Apache-2.0",), ("commercial",)])
+def test_what_ships_with_the_package_is_always_allowed(allowed):
+    check_licence(get_card("demo-vlm"), allowed)
+
+
+def test_the_doctor_allows_what_a_run_allows_untrained_networks_of_any_licence(tmp_path):
+    (tmp_path / "pathassets.toml").write_text(
+        '[study]\nlicences = ["MIT"]\n[[recipes]]\nencoder = "ctranspath"\nrandom_weights = true\n'
+    )
+    study = Study(tmp_path)
+    [line] = [line for line in doctor.diagnose(study) if line.check.startswith("weights of")]
+    assert line.status == "ok"
+    Session(study).weights_sha256(study.recipes[0])

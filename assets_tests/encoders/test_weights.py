@@ -16,9 +16,11 @@ import torch
 from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import save_file
 
+from pathassets.cli.running import Request, check_asked_for
+from pathassets.config import Study
 from pathassets.encoders import load_encoder, registry, weights, weights_are_here, weights_digest
 from pathassets.encoders.card import EncoderCard
-from pathassets.errors import EncoderError, Reason
+from pathassets.errors import ConfigError, EncoderError, Reason
 
 MODEL = "timm/test_resnet"
 
@@ -275,3 +277,50 @@ def test_timms_older_layout_is_translated(tmp_path):
     save_file(timm.create_model("test_vit", img_size=160).state_dict(), tmp_path / "w.safetensors")
     encoder = load_encoder("timm/test_vit", weights=tmp_path / "w.safetensors", device="cpu", img_size=96)
     assert encoder(tiles()).shape == (3, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<!DOCTYPE html><html><head><title>Sign in", "web page"),
+        (b"\n<html>401", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n", "Git LFS"),
+        (b"", "empty"),
+    ],
+)
+def test_what_a_failed_download_left_is_named(tmp_path, content, says):
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(content)
+    with pytest.raises(EncoderError, match=says) as caught:
+        load_encoder(MODEL, weights=path, device="cpu")
+    assert caught.value.reason is Reason.WEIGHTS_MISMATCH
+
+
+def test_a_checkpoint_that_was_cut_off_is_said_to_be(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(trained().state_dict(), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(EncoderError, match="cut off"):
+        load_encoder(MODEL, weights=path, device="cpu")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    state = trained().state_dict()
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    state[name] = torch.full_like(state[name], float("nan"))
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(EncoderError, match=f"no numbers.*{name}"):
+        load_encoder(MODEL, weights=tmp_path / "w.safetensors", device="cpu")
+
+
+def test_a_file_and_random_weights_cannot_both_be_meant(file, tmp_path):
+    with pytest.raises(EncoderError, match="both") as caught:
+        load_encoder(MODEL, weights=file, random_weights=True)
+    assert caught.value.reason is Reason.CONFIG_INVALID
+    (tmp_path / "pathassets.toml").write_text(
+        f'[[recipes]]\nencoder = "{MODEL}"\nweights = "w"\nrandom_weights = true\n'
+    )
+    with pytest.raises(ConfigError, match="leave out one"):
+        Study(tmp_path)
+    with pytest.raises(ConfigError, match="both"):
+        check_asked_for(Request(tmp_path / "new", encoders=(MODEL,), weights=file, random_weights=True))
