@@ -99,6 +99,26 @@ def test_midnight_is_what_transformers_itself_makes_of_it(tmp_path, image_size, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("image_size", [56, 98], ids=["its own size", "positions of a larger picture"])
+def test_hibou_is_what_transformers_itself_makes_of_it(image_size):
+    network = narrow("hibou-b", img_size=56, mlp_ratio=5.5)
+    config = transformers.Dinov2WithRegistersConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=HEADS,
+        image_size=image_size,
+        patch_size=14,
+        use_swiglu_ffn=True,
+    )
+    theirs = transformers.Dinov2WithRegistersModel(config).eval()
+    for value in theirs.parameters():
+        value.normal_(std=0.3)
+    loaded("hibou-b", network, theirs.state_dict())
+    x = images(edge=56)
+    agree(network(x), theirs(x).last_hidden_state[:, 0])
+
+
+@torch.no_grad()
 def test_phikon_is_what_transformers_itself_makes_of_it():
     network = narrow("phikon")
     config = transformers.ViTConfig(

@@ -36,14 +36,15 @@ class Layout:
         rules: Regular expressions and what replaces them, applied in order to every name.
         unused: Names (after the rules) that an image encoder has no place for.
         before: Changes tensors before names are looked at.
-        positions: How position embeddings of another picture size are resampled: interpolation, antialias.
+        positions: How position embeddings of another picture size are resampled: interpolation, antialias; None = as DINOv2 and
+            transformers do, with it where the network has registers.
         after: Changes tensors when names are ours.
     """
 
     rules: Rules = ()
     unused: str = r"$^"
     before: Callable[[State], State] = dict
-    positions: tuple[str, bool] = ("bicubic", True)
+    positions: tuple[str, bool | None] = ("bicubic", True)
     after: Callable[[State, nn.Module], State] = lambda state, trunk: state
 
 
@@ -67,7 +68,8 @@ def translate(state: State, model: nn.Module, layout: str) -> State:
         else:
             ours[name] = value
     ours = how.after(fused(ours), trunk)
-    ours |= resampled(ours, trunk, *how.positions)
+    interpolation, antialias = how.positions
+    ours |= resampled(ours, trunk, interpolation, antialias if antialias is not None else "reg_token" in ours)
     if not any(name.startswith("head.") for name in model.state_dict()):  # a projection that this encoder does without
         unused |= {UNUSED + name: ours.pop(name) for name in list(ours) if name.startswith("head.")}
     return {(name if name.startswith(PARTS) else f"trunk.{name}"): value for name, value in ours.items()} | unused
@@ -240,6 +242,7 @@ _CLIP_UNUSED = (
     r"^(text|text_model|text_encoder|text_decoder|text_projection|transformer|token_embedding|positional_embedding|"
     r"ln_final|logit_scale|logit_bias|attn_mask|bert|.*position_ids$)"
 )
+_DINOV2_POSITIONS = ("bicubic", None)
 _DINOV2: Rules = (
     (r"^blocks\.\d+\.(?=\d+\.)", "blocks."),  # saved in chunks of blocks, which keep their own numbers
     (r"\.mlp\.w12\.", ".mlp.fc1."),
@@ -280,7 +283,12 @@ _BEIT3: Rules = (
 LAYOUTS: dict[str, Layout] = {
     "timm": Layout(unused=r"^(fc|classifier|dino_head|ibot_head)\.", after=_timm),
     "timm-layer3": Layout(unused=r"^(fc|layer4)\."),
-    "dinov2": Layout(_DINOV2, r"^(mask_token$|dino_head\.|ibot_head\.)", after=_class_token_with_its_position),
+    "dinov2": Layout(
+        _DINOV2,
+        r"^(mask_token$|dino_head\.|ibot_head\.)",
+        after=_class_token_with_its_position,
+        positions=_DINOV2_POSITIONS,
+    ),
     "hf-vit": Layout(
         (
             *_HF_EMBEDDINGS,
@@ -300,7 +308,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
         _HF_UNUSED,
         after=_hf_dinov2,
-        positions=("bicubic", False),
+        positions=_DINOV2_POSITIONS,
     ),
     "hf-clip": Layout(_HF_CLIP, _CLIP_UNUSED, after=_clip),
     "hf-siglip": Layout(

@@ -36,7 +36,7 @@ class Preprocess:
         Returns:
             (n, 3, input_px, input_px), channels last in memory, which is how the tiles came.
         """
-        images = tiles if self._fits(tiles) else self._fitted(tiles.permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1)
+        images = tiles if self._fits(tiles) else self._fitted(tiles.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self._normalised(images.contiguous()).permute(0, 3, 1, 2)
 
     def _fits(self, tiles: Tensor) -> bool:
@@ -71,11 +71,19 @@ class Preprocess:
         how = self.card.interpolation
         if how == "nearest":
             return functional.interpolate(images, (height, width), mode="nearest-exact")
-        smooth = functional.interpolate(
-            images, (height, width), mode=how, antialias=self.card.antialias, align_corners=False
-        )
-        # Whole grey levels, as the image libraries that networks were trained with give them.
-        return smooth.round_().clamp_(0, 255)
+        if not self.card.antialias:
+            return _whole_levels(images.float(), (height, width), how, antialias=False)
+        if images.device.type == "cpu":  # torch's own copy of Pillow's arithmetic
+            return functional.interpolate(images, (height, width), mode=how, antialias=True, align_corners=False)
+        # Pillow's two passes, which round after each
+        across = _whole_levels(images.float(), (images.shape[-2], width), how, antialias=True)
+        return _whole_levels(across, (height, width), how, antialias=True)
+
+
+def _whole_levels(images: Tensor, hw: tuple[int, int], how: str, *, antialias: bool) -> Tensor:
+    """Resized, in whole grey levels, as the image libraries that networks were trained with give them."""
+    smooth = functional.interpolate(images, hw, mode=how, antialias=antialias, align_corners=False)
+    return smooth.round_().clamp_(0, 255)
 
 
 def _shorter_edge(height: int, width: int, edge: int) -> tuple[int, int]:
