@@ -223,6 +223,17 @@ def test_the_pictures_branch_of_beit3_is_musk():
 
 
 @torch.no_grad()
+def test_musk_at_two_scales_is_the_picture_and_its_quarters_at_twice_the_size():
+    network, state = narrow("musk/multiscale"), ref.beit3(WIDTH, 16, 16)
+    loaded("musk/multiscale", network, state)
+    x = images()
+    large = functional.interpolate(x, size=(2 * EDGE, 2 * EDGE), mode="bicubic")
+    quarters = large.unfold(2, EDGE, EDGE).unfold(3, EDGE, EDGE).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    second = ref.run_beit3(state, quarters, HEADS).unflatten(0, (2, 4)).mean(1)
+    agree(network(x), torch.cat([ref.run_beit3(state, x, HEADS), second], 1))
+
+
+@torch.no_grad()
 def test_siglip_packs_its_queries_apart():
     network = narrow("medsiglip", img_size=56)
     source = {key.removeprefix("trunk."): ref.numbers(*value.shape) for key, value in network.state_dict().items()}

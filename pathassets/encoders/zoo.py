@@ -110,7 +110,8 @@ class ZooEncoder:
         layers = (
             f"a linear layer to {head[0]}" if len(head) == 1 else f"{len(head)} layers to {head[-1]}" if head else ""
         )
-        return ", ".join(filter(None, (POOLING[self.entry["pool"]], layers))) + unit
+        twice = "then the mean of the same for its quarters at twice the size" if self.entry.get("twice") else ""
+        return ", ".join(filter(None, (POOLING[self.entry["pool"]], twice, layers))) + unit
 
     @property
     def text(self) -> TowerSpec | None:

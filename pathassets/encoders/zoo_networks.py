@@ -31,6 +31,7 @@ class TileNetwork(nn.Module):
         attention: The pooling layer of `attention`.
         head: What follows.
         unit: Scale vectors to length one.
+        twice: Look at the picture's quarters at twice the size too; their mean vector comes second.
     """
 
     def __init__(
@@ -41,16 +42,25 @@ class TileNetwork(nn.Module):
         attention: nn.Module | None = None,
         head: nn.Module | None = None,
         unit: bool = False,
+        twice: bool = False,
     ) -> None:
         super().__init__()
-        self.trunk, self.how, self.unit = trunk, pool, unit
+        self.trunk, self.how, self.unit, self.twice = trunk, pool, unit, twice
         self.pool = attention if attention is not None else nn.Identity()
         self.head = head if head is not None else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised (n, 3, h, w) to (n, dim)."""
-        vectors = self.head(self._pooled(images))
+        closer = self._quarters(images) if self.twice else []
+        vectors = self.head(torch.cat([self._pooled(images), *closer], dim=1) if closer else self._pooled(images))
         return functional.normalize(vectors.float(), dim=1).to(vectors.dtype) if self.unit else vectors
+
+    def _quarters(self, images: Tensor) -> list[Tensor]:
+        """S2's second scale (Shi 2024, arXiv:2403.13043), as MUSK's authors use it for all but zero-shot tasks."""
+        edge = images.shape[-1]
+        large = functional.interpolate(images.float(), size=2 * edge, mode="bicubic").to(images.dtype)
+        quarters = [part for rows in large.split(edge, dim=2) for part in rows.split(edge, dim=3)]
+        return [torch.stack([self._pooled(quarter) for quarter in quarters]).mean(dim=0)]
 
     def _pooled(self, images: Tensor) -> Tensor:
         if self.how in ("avg", "map", "layer3"):
@@ -83,8 +93,10 @@ def build(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> nn.Module:
         bias = not entry.get("plain", False)
         attention = AttentionPool(entry["dim"], width, queries=entry["queries"], heads=POOL_HEADS, bias=bias)
         width = entry["dim"]
+    width *= 2 if entry.get("twice") else 1
     head = _head(width, entry.get("head", []), bias=len(entry.get("head", [])) > 1)
-    return TileNetwork(trunk, entry["pool"], attention=attention, head=head, unit=entry.get("unit", False)).eval()
+    asked = {name: bool(entry.get(name)) for name in ("unit", "twice")}
+    return TileNetwork(trunk, entry["pool"], attention=attention, head=head, **asked).eval()
 
 
 def _layers(entry: Mapping[str, Any]) -> dict[str, Any]:

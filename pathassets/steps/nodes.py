@@ -32,7 +32,7 @@ ALGORITHM_VERSIONS = {
     Step.SLIDE: 1,
     Step.TISSUE: 2,
     Step.TILES: 1,
-    Step.EMBEDDINGS: 3,
+    Step.EMBEDDINGS: 4,
     Step.SLIDE_VECTOR: 1,
     Step.SPATIAL_DOMAINS: 1,
     Step.TEXT_SIMILARITY: 1,
