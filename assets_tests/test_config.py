@@ -141,3 +141,34 @@ def test_settings_of_the_wrong_kind_are_refused_in_words(tmp_path, text):
     (tmp_path / CONFIG_FILE).write_text(text)
     with pytest.raises(ConfigError):
         Study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('study = "x"', r"study in .* is \"x\", which is no table .* Write \[study\]"),
+        ("[tilings]\nx = 5", r"tilings.x in .* is 5, which is no table .* Write \[tilings.NAME\]"),
+        ('recipes = "x"', r"recipes in .* is \"x\", which is no table .* Write \[\[recipes\]\]"),
+        ("recipes = [5]", r"recipes in .* is 5, which is no table"),
+        ('vectors = "mean"', r"vectors in .* which is no table"),
+        ('[study]\ninbox = "inbox"', r'inbox: must be a list: write inbox = \["inbox"\]'),
+        ("[tilings.a]\nmpp = -1", r"tilings.a: mpp: Input should be greater than 0"),
+        ("[tilings.a]\nmpp = 1\ntile_pxx = 5", r"tilings.a: tile_pxx: is no setting; did you mean tile_px\?"),
+        ('[[recipes]]\nencoder = "demo-vlm"\nweigths = "x"', r"recipe demo-vlm: weigths: .* did you mean weights\?"),
+        ("[study]\nautomaton = true", r"automaton: is no setting; did you mean automation\?"),
+        ("[tissue]\nmetod = 1", r"tissue.metod: is no setting; did you mean method\?"),
+        ("[tilling.a]\nmpp = 1", r"tilling: is no setting; did you mean tilings\?"),
+    ],
+)
+def test_a_mistake_is_told_in_the_words_of_the_file(tmp_path, text, says):
+    (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        Study(tmp_path)
+
+
+def test_a_store_of_an_unknown_kind_is_told_once(tmp_path):
+    (tmp_path / CONFIG_FILE).write_text('[study]\nstore = "ftp://host/x"\n')
+    with pytest.raises(ConfigError) as caught:
+        Study(tmp_path)
+    assert str(caught.value).count("[config_invalid]") == 1
+    assert "Name a folder, or s3://bucket/prefix" in caught.value.remedy

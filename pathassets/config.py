@@ -30,6 +30,7 @@ from pathassets.recipes import (
     VectorOptions,
     is_file,
 )
+from pathassets.settings_errors import check_shapes, first_problem, named
 from pathassets.slides.places import has_password, is_uri
 from pathassets.store.layout import STORE
 from pathassets.store.root import bucket_of
@@ -63,7 +64,7 @@ class Study(BaseSettings):
         device: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`; several share the slides out: `cuda:0,cuda:1`, `cuda:all`.
         workers: Threads that read tiles; 0 = one per core.
         memory_share: Largest share of the free memory that tiles on their way to the device may take.
-        stall_seconds: A slide fails when reading one batch of its tiles takes longer.
+        stall_seconds: A slide fails when opening it, one read of its overview, or reading one batch of its tiles takes longer.
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
         licences: Licences of weights that may be used, as cards name them, or `commercial`; none = all.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
@@ -106,10 +107,11 @@ class Study(BaseSettings):
         try:
             super().__init__(home=folder, **settings)
         except (ValidationError, SettingsError, TypeError, AttributeError) as error:
-            what = _first_problem(error) if isinstance(error, ValidationError) else (str(error).splitlines() or [""])[0]
+            plain = (str(error).splitlines() or [""])[0]
+            what, remedy = first_problem(error, Study) if isinstance(error, ValidationError) else (plain, "")
             raise ConfigError(
                 f"the settings of {folder} (from {CONFIG_FILE}, PATHASSETS_* or options): {what}",
-                remedy=f"Correct {CONFIG_FILE}; `pathassets init` in an empty folder writes a commented one.",
+                remedy=remedy or f"Correct {CONFIG_FILE}; `pathassets init` in an empty folder writes a commented one.",
             ) from error
 
     @classmethod
@@ -263,6 +265,7 @@ def _file_settings(home: Path) -> dict[str, Any]:
         data = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", remedy="Correct the line that is named.") from error
+    check_shapes(data, str(path))
     study = data.pop("study", {})
     return {**data, **study}
 
@@ -281,7 +284,10 @@ def _with_recipes(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tiling(name: str, value: Any) -> Tiling:
-    return value if isinstance(value, Tiling) else Tiling(**{**value, "name": name})
+    try:
+        return value if isinstance(value, Tiling) else Tiling(**{**value, "name": name})
+    except ValidationError as error:
+        raise named(f"tilings.{name}", error) from error
 
 
 def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Recipe:
@@ -304,7 +310,10 @@ def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Reci
             item[file] = str(Path(data["home"]) / Path(str(item[file])).expanduser())
     if isinstance(kwargs := item.get("encoder_kwargs"), dict) and isinstance(kwargs.get("config"), str):
         item["encoder_kwargs"] = {**kwargs, "config": str(Path(data["home"]) / Path(kwargs["config"]).expanduser())}
-    return Recipe(**item)
+    try:
+        return Recipe(**item)
+    except ValidationError as error:
+        raise named(f"recipe {item.get('name') or item.get('encoder')}", error) from error
 
 
 def _own_tiling(item: dict[str, Any], tilings: dict[str, Tiling], data: dict[str, Any]) -> str | Tiling:
@@ -333,12 +342,6 @@ def _located(home: Any, vectors: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(options: Any) -> dict[str, Any]:
     return dict(options) if isinstance(options, dict) else (options.model_dump(exclude_unset=True) if options else {})
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 def check_home(home: Path) -> None:

@@ -17,7 +17,7 @@ CONFIG_TEMPLATE = """\
 # device = "auto"          # auto | cuda | cuda:1 | mps | cpu; several share the slides out: "cuda:0,cuda:1", "cuda:all"
 # workers = 0              # threads that read tiles; 0 = one per core
 # memory_share = 0.8       # of the free memory (a container's limit counts), for tiles on their way to the device
-# stall_seconds = 300      # a slide fails when reading one batch of its tiles takes longer
+# stall_seconds = 300      # a slide fails when opening it, or one read of it, takes longer
 # slides_per_run = 16      # slides in one Dagster run; the encoder is loaded once for all of them
 # dagster_url = ""         # where Dagster's UI is served, as "https://lab.example": the dashboard then links to runs and assets
 # dashboard_url = ""       # where the dashboard is served: Dagster's UI then links to slides; `pathassets dev` knows both by itself

@@ -10,6 +10,8 @@ from support.commands import run_command
 from pathassets.cli import doctor, machine
 from pathassets.config import CONFIG_FILE, Study, init_home
 from pathassets.recipes import Recipe, TextOptions
+from pathassets.steps.register import register
+from pathassets.steps.session import Session
 
 TINY = """
 [study]
@@ -81,6 +83,21 @@ def test_whatever_is_not_well_says_what_to_do(study, monkeypatch):
     assert "run_monitoring.free_slots_after_run_end_seconds" in found["Dagster's settings"].finding
     assert all(line.fix for line in found.values() if line.status != "ok")
     assert "hunter2" not in str(found)
+
+
+def test_a_manifest_that_is_invalid_or_about_other_slides_is_told(study):
+    path = study.home / "slides.csv"
+    path.write_text("path,mpp\na.svs,0.25\n")
+    assert lines(study)["slides.csv"].status == "ok"
+    path.write_text("path,mpp\na.svs,fast\n")
+    found = lines(study)["slides.csv"]
+    assert (found.status, "line 2" in found.finding) == ("failed", True)
+    (study.home / "inbox" / "b.svs").write_bytes(b"b")
+    register(Session(study), [study.home / "inbox" / "b.svs"])
+    path.write_text("path,mpp\na.svs,0.25\n")
+    found = lines(study)["slides.csv"]
+    assert (found.status, "match no slide of this study: a.svs" in found.finding) == ("warning", True)
+    assert "bare name" in found.fix
 
 
 def test_a_library_of_another_version_or_that_is_missing_fails():

@@ -13,6 +13,7 @@ from dicoms_for_tests import dicom
 from support.inbox import Inbox
 
 from pathassets.errors import SlideError
+from pathassets.slides.identity import content_digest
 from pathassets.steps import inbox as inbox_module
 from pathassets.steps import register as register_module
 from pathassets.steps import sighting
@@ -159,7 +160,7 @@ def test_a_name_that_is_no_text_is_registered_once_and_told(inbox):
     assert not inbox.ticks(3).run_requests
     assert inbox.rows()[slide_id]["missing_since"] is None
     outcome = probe(inbox, slide_id)
-    assert (outcome.reason, outcome.remedy) == ("file_missing", "Its name is not UTF-8: rename it.")
+    assert (outcome.reason, outcome.remedy) == ("file_unreadable", "Its name is not UTF-8: rename it.")
 
 
 def test_a_line_of_the_log_stays_one(inbox):
@@ -434,6 +435,15 @@ def test_a_share_that_hangs_up_hides_its_folder_and_is_said_once(inbox, monkeypa
     assert not [line for line in said if "notes.txt" in line], "it was said before"
 
 
+def test_a_manifest_that_is_invalid_is_said_in_its_own_words(inbox):
+    (inbox.home / "slides.csv").write_text("path,mpp\na.svs,fast\n")
+    (line,) = news(inbox)
+    assert line.startswith("slides.csv cannot be used: ")
+    assert "line 2: has mpp = 'fast'" in line
+    assert "such as 0.25" in line
+    assert "line 2" in inbox.state(inbox.tick())
+
+
 def test_a_share_that_never_answers_costs_one_thread_and_the_others_go_on(inbox, tmp_path, monkeypatch):
     share = tmp_path / "hangs"
     share.mkdir()
@@ -518,6 +528,25 @@ def test_a_file_that_was_unreadable_for_a_moment_gets_the_id_of_its_content(inbo
         inbox.ticks(3)
     inbox.ticks(1)
     assert list(inbox.rows()) == [slide_id(path)]
+
+
+def test_a_file_that_was_told_as_unreadable_gets_its_content_and_a_run_as_soon_as_it_can_be_read(inbox, monkeypatch):
+    def unreadable(found):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        break_content(patched, "a.svs", unreadable)
+        path = inbox.drop("a.svs", "content")
+        inbox.ticks(6)
+        (slide_id,) = inbox.rows()
+        assert slide_id in inbox.asked
+        assert inbox.state(inbox.tick()) == "no new files"
+    inbox.asked.clear()
+    inbox.tick()
+    assert list(inbox.rows()) == [slide_id]
+    assert inbox.rows()[slide_id]["content_sha256"] == content_digest(path)
+    assert inbox.asked == [slide_id]
+    assert not inbox.ticks(2).run_requests
 
 
 def test_a_file_that_changes_while_it_is_read_waits(inbox, monkeypatch):

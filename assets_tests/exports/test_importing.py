@@ -117,6 +117,33 @@ def test_a_drawing_of_another_slide_is_refused_and_not_kept(made: Made, home, ti
     assert not annotation_path(home, made.slide_id).exists()
 
 
+def _draw(path, *boxes):
+    from shapely.geometry import box, mapping
+
+    features = [{"type": "Feature", "properties": {}, "geometry": mapping(box(*corners))} for corners in boxes]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def test_a_drawing_of_which_much_lies_outside_is_taken_with_a_word(made: Made, home, tmp_path):
+    drawing, size = tmp_path / "drawn.geojson", made.table("slides", made.slide_id).row(0, named=True)
+    width, height = size["width_px"], size["height_px"]
+    command = ("import", "qupath", drawing, "--slide", "good", "--home", home, "--force")
+    _draw(drawing, (0, 0, width, height), (-2, -2, 100, height))  # a hand's slip
+    told = _run(*command)
+    assert (told.exit_code, "outside" in told.stdout) == (0, False)
+    _draw(drawing, (-width, -height, 2 * width, 2 * height))
+    told = _run(*command, "--json")
+    assert told.exit_code == 0
+    assert "89% of it lies outside of the slide" in json.loads(told.stdout)["message"]
+
+
+def test_a_drawing_beside_the_slide_on_all_sides_is_refused(made: Made, home, tmp_path):
+    drawing = tmp_path / "drawn.geojson"
+    _draw(drawing, (-300, -300, -100, -100), (1e6, 1e6, 2e6, 2e6))  # together they surround the slide
+    assert isinstance(_run("import", "qupath", drawing, "--slide", "good", "--home", home).exception, SlideError)
+    assert not annotation_path(home, made.slide_id).exists()
+
+
 def _files(made: Made, home, tmp_path, form):
     out = tmp_path / form
     assert _run("export", form, "--slide", "good", "--to", out, "--home", home).exit_code == 0

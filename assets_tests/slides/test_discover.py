@@ -101,6 +101,38 @@ def test_a_folder_that_may_not_be_entered_is_reported(tmp_path, monkeypatch):
     assert names(find_slides([tmp_path]), tmp_path) == ["a.svs", "secret"]
 
 
+def test_a_folder_that_may_not_be_entered_is_a_matter_of_rights_and_not_of_its_name(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "secret").mkdir()
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(SlideError) as caught:
+        open_slide(tmp_path / "secret")
+    assert caught.value.reason is Reason.FILE_UNREADABLE
+    assert "right" in caught.value.remedy
+
+
+@pytest.mark.parametrize("with_folder", [True, False])
+def test_an_mrxs_without_its_folder_says_what_is_missing(tmp_path, with_folder):
+    (tmp_path / "case.mrxs").write_bytes(b"\xff\xd8\xff\xe0 a preview")
+    if with_folder:
+        touch(tmp_path, "case/Data0000.dat")
+    with pytest.raises(SlideError) as caught:
+        open_slide(tmp_path / "case.mrxs")
+    assert caught.value.reason is Reason.FILE_UNREADABLE
+    assert "case/Slidedat.ini is missing" in caught.value.message
+    assert "Copy the folder case/" in caught.value.remedy
+
+
+def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path):
+    (tmp_path / "a.svs").symlink_to(tmp_path / "elsewhere.svs")
+    with pytest.raises(SlideError) as caught:
+        open_slide(tmp_path / "a.svs")
+    assert caught.value.reason is Reason.FILE_MISSING
+    assert f"is a link to {tmp_path}/elsewhere.svs" in caught.value.message
+
+
 def test_parts_of_mrxs_are_no_slides(tmp_path):
     touch(tmp_path, "s.mrxs", "s/Data0000.dat", "s/Slidedat.ini", "s/preview.tif", "t.vsi", "_t_/stack1/frame_t.ets")
     assert names(find_slides([tmp_path]), tmp_path) == ["s.mrxs", "t.vsi"]

@@ -126,6 +126,8 @@ def test_spreadsheets_of_other_countries(tmp_path):
         ("path,mpp\na.svs,0\n", "line 2"),
         ("path,mpp\na.svs,-0.5\n", "line 2"),
         ("path,mpp\na.svs,nan\n", "line 2"),
+        ("path,mpp\na.svs,1e9\n", "line 2"),
+        ("path,mpp\na.svs,0.005\n", "line 2"),
         ("path,mpp\na.svs,inf\n", "line 2"),
         ('path,mpp\na.svs,"0,25"\n', "line 2"),
         ("path,mpp\n,0.25\n", "line 2"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from pathassets.cli.reporting import print_outcomes
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.errors import Reason
 from pathassets.steps.nodes import chain
-from pathassets.steps.outcomes import failure, known_outcomes, record_outcome
+from pathassets.steps.outcomes import COLUMNS, failure, known_outcomes, record_outcome
 from pathassets.steps.publish import publish_results
 from pathassets.steps.session import Session
 from pathassets.store import index
+from pathassets.store.index import indexed
 
 
 @pytest.fixture
@@ -38,3 +42,15 @@ def test_a_publication_remembers_and_what_changes_is_read(session, monkeypatch):
     assert known_outcomes(session)["reason"].to_list() == ["mpp_missing", "not_a_slide"]
     assert len(opened) == 1
     assert "b-00000002" in opened[0]
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_outcomes_tell_the_remedy_as_text_and_as_json(session, remembered, capsys):
+    fail(session, "a-00000001")
+    if remembered:  # an index of a time when outcomes were remembered without their remedy
+        indexed(session.tables, "outcomes", [name for name in COLUMNS if name != "remedy"], remember=True)
+    assert print_outcomes(session.study, everything=False, as_json=True) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["reason"], row["message"], row["remedy"]) == ("mpp_missing", "no resolution", "tell it")
+    assert print_outcomes(session.study, everything=False, as_json=False) == 1
+    assert "tell it" in capsys.readouterr().out

@@ -11,12 +11,13 @@ import pytest
 from support.commands import fingerprint
 
 from pathassets.config import CONFIG_FILE, Study
-from pathassets.errors import ConfigError
+from pathassets.errors import ConfigError, Reason
 from pathassets.steps.cohort_map import make_cohort_map
 from pathassets.steps.cohort_provenance import cohort_accounts
 from pathassets.steps.digests import find_digest
 from pathassets.steps.naming import find_assets, find_slides, one_asset, one_slide, quoted
 from pathassets.steps.nodes import ALGORITHM_VERSIONS, Step, chain
+from pathassets.steps.outcomes import failure, record_outcome
 from pathassets.steps.provenance import Account, Change, Looking, SlideBook, State
 from pathassets.steps.publish import publish_results
 from pathassets.steps.session import Session
@@ -297,3 +298,15 @@ def test_a_digest_says_what_it_is_wherever_it_stands(finished, home):
     assert [m.what for m in find_digest(session, sha[:12])] == ["content of the slide's file"]
     session.root.put(layout.table_key("outcomes", finished.slide_id, PART), b"damaged")
     assert [m.key for m in find_digest(session, group)] == [f"arrays/{finished.slide_id}/{group}/embeddings.zarr"]
+
+
+def test_below_a_failed_step_the_failure_is_named_and_its_remedy(finished, home):
+    session = Session(Study(home))
+    node = chain(session.study)[0]
+    for table in ("tissues", "tiles", "embeddings", "outcomes"):
+        session.tables.delete(table, finished.slide_id)
+    record_outcome(session, node, failure(finished.slide_id, node, Reason.MPP_MISSING, "no resolution", "tell it"))
+    found = book(home, finished.slide_id).account(f"{RECIPE}/embeddings")
+    assert found.state is State.MISSING
+    assert found.why == "was never made, because slide failed: no resolution [mpp_missing]"
+    assert found.remedy == "tell it"

@@ -11,6 +11,7 @@ import pytest
 
 from pathassets.store import layout
 from pathassets.store.derived import write_derived
+from pathassets.store.query import query
 from pathassets.store.results import publish
 from pathassets.store.root import DAY_S
 from pathassets.store.verify import Fault, Finding, Report, hush_busy, verify
@@ -163,6 +164,27 @@ def test_a_foreign_file_harms_nothing_and_is_said(whole: SmallStudy, name: str):
     ]
     publish(whole.root, whole.home, full=True)
     assert whole.tables.scan("tiles").collect().height == 20
+
+
+@pytest.mark.parametrize("name", ["arrays/s-1/@eaDir", "arrays/s-1/abcd", "arrays/@eaDir"])
+def test_a_foreign_folder_among_the_arrays_harms_nothing_and_is_said(whole: SmallStudy, name: str):
+    whole.root.put(f"{name}/thumb.jpg", b"theirs")
+    assert [(f.fault, f.key) for f in look(whole).findings if f.fault is not Fault.OLD_SNAPSHOT] == [
+        (Fault.FOREIGN, name)
+    ]
+    publish(whole.root, whole.home, full=True)
+    assert query(whole.home, "SELECT count(*) AS n FROM embeddings")["n"].to_list() == [1]
+
+
+@pytest.mark.parametrize("table", ["slides", "tiles", "slide_map"])
+@pytest.mark.parametrize("file", ["@eaDir/q.parquet", "slide_id=s-1/._part.parquet", "study/._part.parquet"])
+def test_a_foreign_file_that_ends_in_parquet_is_read_by_nobody(whole: SmallStudy, table: str, file: str):
+    whole.root.put(f"tables/{table}/{file}", b"theirs")
+    publish(whole.root, whole.home, full=True)
+    for schema in ("main", "live"):
+        query(whole.home, f"SELECT * FROM {schema}.{table}")
+    assert query(whole.home, "SELECT slide_id FROM live.slides")["slide_id"].to_list() == ["s-1"]
+    assert Fault.FOREIGN in {finding.fault for finding in look(whole).findings}
 
 
 def test_a_snapshot_that_was_replaced_is_old_and_one_that_was_changed_is_damaged(whole: SmallStudy):

@@ -20,6 +20,7 @@ from pathassets.config import CONFIG_FILE, Study
 from pathassets.environment import alert_webhook
 from pathassets.errors import ConfigError, PathassetsError, TextTowerError
 from pathassets.recipes import Recipe, is_file, slide_vector_name
+from pathassets.steps.register import unmatched_rows
 from pathassets.steps.session import Session
 
 SHOWN = ("dagster", "torch", "torchvision", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs",
@@ -128,6 +129,8 @@ def _folders(study: Study) -> Iterator[Line]:
     yield _tried("store", lambda: _writable(study))
     for place in study.inbox:
         yield _inbox(study, place)
+    if study.manifest_path.exists():
+        yield _manifest(study)
 
 
 def _existing(folder: Path) -> Path:
@@ -145,6 +148,16 @@ def _writable(study: Study) -> str:
     root.check_writable()
     root.folders("tables")
     return root.uri
+
+
+def _manifest(study: Study) -> Line:
+    session = Session(study)
+    try:
+        n_rows, unmatched = len(session.manifest.rows), unmatched_rows(session)
+    except PathassetsError as error:
+        return Line("slides.csv", FAILED, error.message, error.remedy)
+    fix = "Correct their `path`: absolute, relative to slides.csv, or the file's bare name."
+    return _judged("slides.csv", not unmatched, "".join(unmatched) or f"{n_rows} rows", fix)
 
 
 def _inbox(study: Study, place: str) -> Line:

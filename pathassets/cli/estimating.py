@@ -76,7 +76,7 @@ def _wanted_recipes(study: Study, request: Request) -> list[Recipe]:
 def _files(session: Session, request: Request) -> list[str]:
     from pathassets.steps.register import files_to_register, known_slides
 
-    files = [found.path for found in files_to_register(session, list(request.paths))]
+    files = [found.path for found in files_to_register(session, list(request.paths)) if not found.ignored]
     if not request.paths:
         files += known_slides(session)["path"].to_list()
     return list(dict.fromkeys(files))

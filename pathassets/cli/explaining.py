@@ -27,11 +27,13 @@ from pathassets.steps.naming import (
 )
 from pathassets.steps.nodes import chain
 from pathassets.steps.provenance import BAD, Account, Looking, SlideBook, State
+from pathassets.steps.sources import is_unread
 
 FILE = ("path", "size_bytes", "content_sha256", "created_at", "vendor", "reader", "decoder", "width_px", "height_px", "mpp",
         "mpp_origin", "objective_power", "other_paths", "duplicate_of")  # fmt: skip
 _LABEL = 24
 SHOWN = 40  # --json has them all
+_UNREAD = "never read: the id stands for the path; `pathassets run` reads it as soon as it can be read"
 
 
 def explain(study: Study, name: str, asset: str | None, *, as_json: bool) -> int:
@@ -136,6 +138,9 @@ def as_plain(account: Account) -> dict[str, Any]:
 
 def _file(row: Mapping[str, Any] | None) -> dict[str, Any]:
     found = {name: row[name] for name in FILE if row.get(name) not in (None, [])} if row else {}
+    if row and is_unread(row):
+        del found["content_sha256"]
+        found["content"] = _UNREAD
     return {"registered_at" if name == "created_at" else name: value for name, value in found.items()}
 
 
@@ -206,8 +211,8 @@ def _tree(account: Account, file: Mapping[str, Any]) -> Iterator[str]:
     yield f"{account.asset}  {account.made.get('result_digest') or ''}  {account.state}"
     branches = [list(_tree(parent, file)) for parent in account.upstream]
     if account.asset == "slide" and file:
-        sha = str(file.get("content_sha256") or "")[:16]
-        branches.append([f"{file['path']}  {file.get('size_bytes') or 0:,} bytes, sha256 {sha}..."])
+        sha = "" if is_unread(file) else f", sha256 {str(file['content_sha256'] or '')[:16]}..."
+        branches.append([f"{file['path']}  {file.get('size_bytes') or 0:,} bytes{sha}"])
     for number, (first, *rest) in enumerate(branches, 1):
         last = number == len(branches)
         yield f"{'└─' if last else '├─'} {first}"

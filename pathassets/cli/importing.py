@@ -16,6 +16,7 @@ from pathassets.steps.naming import one_slide
 from pathassets.steps.session import Session
 from pathassets.store.cache import file_sha256
 
+_MAX_OUTSIDE = 0.05  # a hand slips over a slide's edge; more than that was drawn on another picture
 FORMATS = ("qupath", "trident", "slideflow")
 
 
@@ -60,8 +61,10 @@ def import_file(study: Study, request: ImportRequest) -> int:
 def _tissue(session: Session, slide_id: str, request: ImportRequest) -> dict[str, Any]:
     from pathassets.exports.adopted import adopt_tissue
 
-    kept = adopt_tissue(session, slide_id, request.path, force=request.force)
+    kept, outside = adopt_tissue(session, slide_id, request.path, force=request.force)
     message = f"its tissue is what is drawn in {kept}"
+    if outside > _MAX_OUTSIDE:
+        message += f"; {outside:.0%} of it lies outside of the slide and is left out: was it drawn on this slide, at full resolution?"
     return {"message": message, "kept": kept, "next": "now `pathassets run` makes what follows from it"}
 
 

@@ -19,7 +19,7 @@ from pathassets.errors import ConfigError, Reason, StudyError
 from pathassets.slides.places import has_password, is_uri
 from pathassets.steps.chain import pending
 from pathassets.steps.nodes import Node, chain
-from pathassets.steps.register import files_to_register, known_slides, register
+from pathassets.steps.register import files_to_register, known_slides, register, unmatched_rows
 from pathassets.steps.session import Session
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def run_study(request: Request) -> int:
     """
     study, nodes = prepare(request)
     session = Session(study)
-    slide_ids = _registered(session, request)
+    slide_ids, unseen = _registered(session, request)
     if not slide_ids:
-        return _tell(session, request, nodes, [], [], None, [])
+        return _tell(session, request, nodes, [], [], None, unseen)
     is_late = session.root.map(lambda slide_id: request.force or bool(pending(session, slide_id, nodes)), slide_ids)
     late = [slide_id for slide_id, late in zip(slide_ids, is_late, strict=True) if late]
     launched, problems = _launch(study, request, nodes, late)
-    return _tell(session, request, nodes, slide_ids, late, launched, problems)
+    return _tell(session, request, nodes, slide_ids, late, launched, [*unseen, *problems])
 
 
 def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
@@ -212,8 +212,8 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
             check_classes(recipe, session.encoder(recipe).layout.n_classes)
 
 
-def _registered(session: Session, request: Request) -> list[str]:
-    """Registers what was asked for; without paths, also every slide that is known already."""
+def _registered(session: Session, request: Request) -> tuple[list[str], list[str]]:
+    """Registers what was asked for; without paths, also every slide that is known already. And what could not be looked into."""
     files = files_to_register(session, request.paths)
     gone = [uri for uri in filter(is_uri, request.paths) if not any(file.path.startswith(uri) for file in files)]
     if gone:
@@ -221,7 +221,8 @@ def _registered(session: Session, request: Request) -> list[str]:
     ids = [entry.slide_id for entry in register(session, files)]
     if not request.paths:
         ids += known_slides(session)["slide_id"].to_list()
-    return list(dict.fromkeys(ids))
+    unseen = [f"{file.path}: {file.ignored}; give this user the right to enter it" for file in files if file.ignored]
+    return list(dict.fromkeys(ids)), unseen
 
 
 def _launch(
@@ -307,10 +308,15 @@ def _tell(
             {
                 "home": session.study.home, "slides": len(slide_ids), "worked_on": len(late), "exit_code": code,
                 "failed": [_shown(outcome) for outcome in failed], "problems": list(problems),
+                "warnings": unmatched_rows(session),
             }
         )  # fmt: skip
         return code
+    for warning in unmatched_rows(session):
+        say(f"warning: {warning}")
     if not slide_ids:
+        for problem in problems:
+            say(f"problem: {problem}")
         say("no slides: name files or folders, or put them into " + ", ".join(session.study.inbox_places))
         return code
     bad = len({outcome.slide_id for outcome in failed} | set(unmade))

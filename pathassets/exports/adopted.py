@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -33,6 +33,9 @@ from pathassets.steps.tissue import load_labels
 from pathassets.store import layout
 from pathassets.store.arrays import OK, UNREADABLE, EmbeddingsWriter
 from pathassets.store.sharded import fits
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 CODE_VERSION = "adopted"
 LOCK_SECONDS = 600.0
@@ -64,11 +67,11 @@ def adopted_recipes(session: Session, slide_id: str | None = None) -> tuple[Reci
     return tuple(Recipe.model_validate(json.loads(text)["recipe"]) for text in options)
 
 
-def adopt_tissue(session: Session, slide_id: str, path: Path, *, force: bool = False) -> Path:
+def adopt_tissue(session: Session, slide_id: str, path: Path, *, force: bool = False) -> tuple[Path, float]:
     """Takes a drawing as the slide's tissue, as it is; the next run makes the tissue, and what follows from it, of it.
 
     Returns:
-        Where it is kept.
+        Where it is kept, and the share of its area that lies outside of the slide.
 
     Raises:
         SlideError: `mask_unreadable`, or the slide cannot be opened.
@@ -81,8 +84,8 @@ def adopt_tissue(session: Session, slide_id: str, path: Path, *, force: bool = F
         )
     with session.open_slide(slide_id) as slide:
         drawn = read_tissue(path, picture_origin(slide.info))
-    left, top, right, bottom = drawn.bounds
-    if right <= 0 or bottom <= 0 or left >= row["width_px"] or top >= row["height_px"]:
+    outside = _share_outside(drawn, row["width_px"], row["height_px"])
+    if outside == 1:
         raise SlideError(
             f"nothing of what is drawn in {path} lies on {slide_id}",
             reason=Reason.MASK_UNREADABLE,
@@ -90,7 +93,15 @@ def adopt_tissue(session: Session, slide_id: str, path: Path, *, force: bool = F
         )
     kept = annotation_path(session.study.home, slide_id)
     Target(session.study.home, force=force).put_bytes(f"{FOLDER}/{kept.name}", path.read_bytes())
-    return kept
+    return kept, outside
+
+
+def _share_outside(drawn: BaseGeometry, width: int, height: int) -> float:
+    """The share of what is drawn that lies outside of a slide of `width` x `height` px, by area."""
+    from shapely.geometry import box
+
+    inside = drawn.intersection(box(0, 0, width, height)).area
+    return 1 - inside / drawn.area if inside > 0 else 1.0
 
 
 def adopt_features(session: Session, slide_id: str, found: ForeignFeatures, source: Source) -> list[StepResult]:

@@ -27,6 +27,7 @@ from pathassets.report.page import Cell, Picture, Section, Table, facts, html, r
 from pathassets.report.problems import problems
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.session import Session
+from pathassets.steps.sources import is_unread
 
 if TYPE_CHECKING:
     from pathassets.slides import Slide
@@ -73,7 +74,7 @@ def _about(session: Session, slide_id: str, row: dict[str, Any]) -> Iterator[Sec
         "pieces of tissue": len(tissues) if tissues is not None else None,
         "tissue, mm²": float(tissues["area_mm2"].sum()) if tissues is not None else None,
         "tissue found by": tissues["method"][0] if tissues is not None and len(tissues) else None,
-        "content, sha256": row["content_sha256"],
+        "content, sha256": "never read" if is_unread(row) else row["content_sha256"],
     }  # fmt: skip
     rgb = load_thumbnail(session, slide_id)
     pictures = []

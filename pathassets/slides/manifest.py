@@ -20,6 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pathassets.errors import ConfigError, Reason
+from pathassets.slides.info import MAX_MPP, MIN_MPP, is_plausible
 from pathassets.slides.places import is_uri, name_of
 
 Value = str | int | float | None
@@ -78,7 +79,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
     Raises:
         ConfigError: `manifest_invalid`, with the line and what to write there: no column `path`, an `mpp` that is no number
-            above zero, two rows for one slide that differ, a column name that is taken, a file that is no text.
+            or that no slide has, two rows for one slide that differ, a column name that is taken, a file that is no text.
     """
     path = Path(path).absolute()
     if not path.exists():
@@ -187,6 +188,9 @@ def _mpp(path: Path, number: int, text: str, decimal_comma: bool) -> float | Non
     if not (math.isfinite(mpp) and mpp > 0):
         remedy = "Write a number above zero, such as 0.25, or leave the cell empty."
         raise _invalid(path, number, f"has mpp = {text!r}, which is no resolution in µm per pixel", remedy)
+    if not is_plausible(mpp):
+        remedy = f"Slides have {MIN_MPP:g} to {MAX_MPP:g}: write µm per pixel, such as 0.25, or leave the cell empty."
+        raise _invalid(path, number, f"has mpp = {text!r}, which no slide has", remedy)
     return mpp
 
 

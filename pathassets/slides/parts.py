@@ -183,6 +183,12 @@ def parts_of(path: str) -> list[Entry]:
     return []
 
 
+def missing_part(path: str) -> str:
+    """The file without which the slide at `path` is none, where it is not there: an MRXS without its folder. Empty when nothing is."""
+    index = os.path.join(path.rpartition(".")[0], _MRXS_INDEX)
+    return index if suffix_of(path) == ".mrxs" and not os.path.isfile(index) else ""
+
+
 def found_at(path: str) -> Found:
     """The slide file at `path` as a folder's listing would show it.
 

@@ -10,12 +10,15 @@ import stat
 from pathlib import Path
 
 from pathassets.errors import Reason, SlideError
+from pathassets.slides.parts import missing_part
 
 COPY_AGAIN = "Copy the file again from its source and compare the sizes."
 CONVERT = (
     "Convert it to a tiled 8-bit RGB pyramid, for example with `vips tiffsave IN OUT.tif --tile --pyramid "
     "--compression jpeg --bigtiff`, and register the copy."
 )
+
+LINK = "Put back what the link leads to, or make the link anew."
 
 # One tile is decoded at once: 64 Mpx are 192 MB. Larger "tiles" are whole images in a single strip, or lies.
 MAX_TILE_PX = 2**26
@@ -43,13 +46,16 @@ def check_file(path: Path) -> os.stat_result:
     """The file's `stat`, once it is known to be a file with content that may be read.
 
     Raises:
-        SlideError: `file_missing`, `not_a_slide` (a folder, a pipe), `file_empty`, `file_unreadable`.
+        SlideError: `file_missing`, `not_a_slide` (a folder, a pipe), `file_empty`, `file_unreadable` (a folder that may not be entered
+            too).
     """
     try:
         found = path.stat()
         if stat.S_ISREG(found.st_mode) and found.st_size:
             with path.open("rb"):
                 return found
+        if stat.S_ISDIR(found.st_mode):
+            os.scandir(path).close()  # one that may not be entered is no matter of its name
     except (OSError, ValueError) as error:
         raise os_problem(path, error) from error
     if not stat.S_ISREG(found.st_mode):
@@ -65,10 +71,11 @@ def check_file(path: Path) -> os.stat_result:
 def os_problem(path: Path, error: Exception) -> SlideError:
     """What the operating system says about a file."""
     if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError):
+        target = link_target(path)
         return SlideError(
-            f"{path} does not exist",
+            f"{path} is a link to {target}, which is not there" if target else f"{path} does not exist",
             reason=Reason.FILE_MISSING,
-            remedy="Put it back, or register it again where it is now.",
+            remedy=LINK if target else "Put it back, or register it again where it is now.",
         )
     if isinstance(error, PermissionError):
         return SlideError(
@@ -82,6 +89,14 @@ def os_problem(path: Path, error: Exception) -> SlideError:
         reason=Reason.FILE_UNREADABLE,
         remedy="Check the disk or network drive that it is on.",
     )
+
+
+def link_target(path: str | Path) -> str:
+    """Where a link leads; empty for what is no link."""
+    try:
+        return os.readlink(path)
+    except (OSError, ValueError):
+        return ""
 
 
 def is_tiff(path: Path) -> bool:
@@ -113,7 +128,11 @@ def unsupported(path: Path, what: str) -> SlideError:
 
 
 def not_a_slide(path: Path) -> SlideError:
-    """A file that no reader knows: named by what it seems to be."""
+    """A file that no reader knows: named by what it lacks, or seems to be."""
+    lacking = missing_part(str(path))
+    if lacking:
+        remedy = f"Copy the folder {Path(lacking).parent.name}/ with all its files to where {path.name} lies."
+        return unreadable(path, f"it is only a part of its slide, and {lacking} is missing", remedy)
     start = head(path)
     if not start.strip(b"\0"):
         return unreadable(path, "it begins with zeros only, as files do whose copy did not finish")

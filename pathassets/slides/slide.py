@@ -6,7 +6,7 @@ Does not belong: file formats (the readers), filters (`resample`), what to do ab
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 import numpy as np
@@ -56,6 +56,10 @@ class Slide:
     def close(self) -> None:
         """Lets go of the file."""
         self._reader.close()
+
+    def seen_through(self, wrap: Callable[[Reader], Reader]) -> Slide:
+        """This slide with its reader inside another one."""
+        return Slide(wrap(self._reader), self.info)
 
     def read(self, x: int, y: int, width: int, height: int, out_hw: tuple[int, int]) -> Pixels:
         """A rectangle of level 0, shown on exactly `out_hw` pixels.

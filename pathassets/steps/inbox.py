@@ -113,6 +113,7 @@ class _Looking:
         """All of it, in order."""
         self._say_sight()
         ready = [found for path, found in self._seen.slides.items() if self._is_ready(path, found)]
+        ready.sort(key=lambda found: self._book.unread(sayable(found.path)) is not None)  # they may never be readable
         entered = [entry for entry in map(self._enter, ready) if entry is not None]
         self._mark_missing()
         self._look.registered = [slide_id for slide_id in self._here if slide_id not in partitions]
@@ -125,10 +126,12 @@ class _Looking:
     # -- what is ready -------------------------------------------------------------------------------------------------
 
     def _is_ready(self, path: str, found: Found) -> bool:
-        row = self._book.slide_of(found) or self._aliased(path, found)
+        unread = self._book.unread(path)
+        row = unread or self._book.slide_of(found) or self._aliased(path, found)
         if row is not None:
             self._here[row["slide_id"]] = None
-            return row["missing_since"] is not None
+            if unread is None or self._book.slide_of(found) is unread:
+                return unread is not None or row["missing_since"] is not None
         stamp = list(found.stamp)
         before = self._old.waiting.get(path)
         lay_still = before is not None and before[:3] == stamp
@@ -157,8 +160,9 @@ class _Looking:
         """Registers a file; whatever goes wrong with it is its own affair."""
         if self._is_enough():
             return None
-        self._done += 1
         path = sayable(found.path)
+        unread = self._book.unread(path) is not None  # tried at every look: right to read changes neither size nor time
+        self._done += not unread
         waiting = self._new.waiting.get(path, [*found.stamp, self._now, 0])
         entry: Registration | None
         try:
@@ -176,10 +180,10 @@ class _Looking:
             self._say(f"{_shown(path)} cannot be read ({error}), try {waiting[4]} of {MAX_TRIES}")
             return None
         except Exception as error:  # noqa: BLE001  a file may do what it likes, the others go on
-            entry = self._enter_broken(found, error)
+            entry = None if unread else self._enter_broken(found, error)
         if entry is not None:
             self._entered(path, found, entry)
-        return entry
+        return None if unread and entry is not None and not entry.is_back else entry
 
     def _entered(self, path: str, found: Found, entry: Registration) -> None:
         self._new.waiting.pop(path, None)
@@ -261,16 +265,21 @@ class _Looking:
             self._say(f"left alone, {why}: {_few(paths)}")
         for place, why in self._seen.blind.items():
             if place not in self._old.blind:
-                self._say(f"{_shown(place)} cannot be listed: {why}")
+                self._say(self._blind(place, why))
         for place in self._old.blind.keys() - self._seen.blind.keys():
             self._say(f"{_shown(place)} can be listed again")
+
+    def _blind(self, place: str, why: str) -> str:
+        """Of the manifest, its own words: they name the line and say what to write there."""
+        is_manifest = place == str(self._session.study.manifest_path)
+        return _shown(f"slides.csv cannot be used: {why}" if is_manifest else f"{place} cannot be listed: {why}")
 
     def _say_entered(self, entered: list[Registration]) -> None:
         new = [entry.slide_id for entry in entered if entry.is_new]
         if new:
             self._say(f"registered: {_few(new)}")
         for slide_id in self._look.returned:
-            self._say(f"{slide_id}: its file is back")
+            self._say(f"{slide_id}: its file is back, or can be read now")
 
     def _remember(self) -> None:
         for name in ("waiting", "aliases"):
@@ -293,9 +302,7 @@ class _Looking:
         parts = [f"{waiting} new files are waited for" if waiting else "no new files"]
         if self._lacking:
             parts.append(f"{self._lacking} of them lack parts")
-        parts += [
-            f"{_shown(place)} cannot be listed: {why}" for place, why in list(self._seen.blind.items())[:_NAMES_SAID]
-        ]
+        parts += [self._blind(place, why) for place, why in list(self._seen.blind.items())[:_NAMES_SAID]]
         self._look.state = "; ".join([*parts, self._stopped] if self._stopped else parts)
 
 

@@ -20,7 +20,7 @@ from pathassets.steps.nodes import Node
 from pathassets.steps.session import Session
 from pathassets.store.index import indexed
 
-COLUMNS = ("slide_id", "tiling", "recipe", "step", "status", "reason", "message", "created_at")
+COLUMNS = ("slide_id", "tiling", "recipe", "step", "status", "reason", "message", "remedy", "created_at")
 
 
 class Status(StrEnum):

@@ -153,7 +153,8 @@ class SlideBook:
         node, outcome = self.nodes.get(asset), self.outcomes.get(asset)
         upstream = self._upstream(node, outcome)
         if outcome is None:
-            return Account(asset, self.slide_id, State.MISSING, "was never made", RUN, upstream=upstream)
+            why, remedy = _never_made(upstream)
+            return Account(asset, self.slide_id, State.MISSING, why, remedy, upstream=upstream)
         told = _told(asset, outcome, upstream, self._holds(node, outcome))
         damage = [finding for finding in self._findings if self._is_about(finding, outcome)]
         if damage:
@@ -254,6 +255,23 @@ def option_changes(row: Mapping[str, Any], options: Mapping[str, Any], inputs: M
     now = json.loads(json.dumps({**options, **inputs}, default=str))  # as it would be recorded
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     return tuple(Change(name, before.get(name), now.get(name)) for name in names)
+
+
+def _never_made(upstream: tuple[Account, ...]) -> tuple[str, str]:
+    """Why an asset is not there, and what to do: where something above it has failed, a run alone does not help."""
+    failed = _failed_above(upstream)
+    if failed is None:
+        return "was never made", RUN
+    return f"was never made, because {failed.asset} failed: {failed.why}", failed.remedy or RUN
+
+
+def _failed_above(upstream: tuple[Account, ...]) -> Account | None:
+    """The first step above that failed, nearest to the slide's file."""
+    for account in upstream:
+        found = _failed_above(account.upstream) or (account if account.state is State.FAILED else None)
+        if found is not None:
+            return found
+    return None
 
 
 def _adopted_from(account: Account) -> str:

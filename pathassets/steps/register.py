@@ -19,12 +19,12 @@ import polars as pl
 
 from pathassets.errors import Reason, SlideError, StoreError
 from pathassets.slides import remote
-from pathassets.slides.discover import find_slides
+from pathassets.slides.discover import CLOSED, find_slides
 from pathassets.slides.identity import make_slide_id, path_digest
 from pathassets.slides.parts import Found, Heads, found_at, slides_among
 from pathassets.slides.places import absolute, is_uri
 from pathassets.steps.session import Session
-from pathassets.steps.sources import content_of, stamp_of, told_apart
+from pathassets.steps.sources import content_of, is_unread, stamp_of, told_apart
 from pathassets.store.index import indexed
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 COLUMNS = (
     "slide_id", "path", "size_bytes", "mtime_ns", "file_version", "content_sha256", "other_paths", "missing_since",
 )  # fmt: skip
+_NAMES_SAID = 5
 Row = dict[str, Any]
 
 
@@ -47,7 +48,7 @@ class Registration:
         slide_id: The slide.
         path: Where the file lies: an absolute path or a URI.
         is_new: The study did not know the slide before.
-        is_back: The slide's file had been missing.
+        is_back: The slide's file had been missing, or could not be read until now.
     """
 
     slide_id: str
@@ -66,8 +67,30 @@ def missing_slides(session: Session) -> set[str]:
     return set(known_slides(session).filter(pl.col("missing_since").is_not_null())["slide_id"])
 
 
+def unmatched_rows(session: Session) -> list[str]:
+    """What to say of rows of `slides.csv` that are about no registered slide; nothing when all are, or none is registered.
+
+    Raises:
+        ConfigError: `manifest_invalid`.
+    """
+    rows = session.manifest.rows
+    if not rows:
+        return []
+    known = known_slides(session)
+    paths = [*known["path"], *known["other_paths"].explode().drop_nulls()]
+    matched = {session.manifest_entry(path).get("path") for path in paths}
+    left = [str(row["path"]) for row in rows if row["path"] not in matched]
+    if not left or not paths:
+        return []
+    names = ", ".join(left[:_NAMES_SAID]) + (f" and {len(left) - _NAMES_SAID} more" if len(left) > _NAMES_SAID else "")
+    return [f"{len(left)} of {len(rows)} rows of slides.csv match no slide of this study: {names}"]
+
+
 def files_to_register(session: Session, places: Sequence[str]) -> list[Found]:
-    """Slides at `places`, which are paths and URIs; with none, those of the inbox and of the manifest."""
+    """Slides at `places`, which are paths and URIs; with none, those of the inbox and of the manifest.
+
+    A folder that may not be entered is among them, `ignored`: its user has to hear of it, and it is no slide.
+    """
     if places:
         local = find_slides([Path(place) for place in places if not is_uri(place)])
         return [*map(as_found, local), *(slide for place in places if is_uri(place) for slide in slides_at(place))]
@@ -92,20 +115,26 @@ def as_found(file: str | Path | Found) -> Found:
         return file
     text = str(file) if is_uri(str(file)) else os.path.abspath(file)
     try:
+        if not is_uri(text) and os.path.isdir(text):
+            os.scandir(text).close()
         return remote.found_at(text) if is_uri(text) else found_at(text)
+    except PermissionError:
+        return Found(text, size=-1, ignored=CLOSED if os.path.isdir(text) else "")
     except (OSError, ValueError):
         return Found(text, size=-1)
 
 
 def register(session: Session, files: Iterable[str | Path | Found]) -> list[Registration]:
-    """Gives every file a slide id and a row in `slides`; files that cannot be read get one too.
+    """Gives every file a slide id and a row in `slides`; files that cannot be read get one too, what is `ignored` none.
 
-    A file that was registered before and has the same size and time is not read again. A file that has moved keeps its
+    A file that was registered before and has the same size and time is not read again, unless it could not be read then: its slide
+    keeps its id and gets its content as soon as it can be read. A file that has moved keeps its
     slide, under a new name too. The same content elsewhere under another name is a slide of its own, whose `duplicate_of`
     names the first; under the same name it is another path of the first.
     """
     book = Book(session)
-    return list({entry.slide_id: entry for entry in map(book.enter, map(as_found, files))}.values())
+    slides = (found for found in map(as_found, files) if not found.ignored)
+    return list({entry.slide_id: entry for entry in map(book.enter, slides)}.values())
 
 
 class Book:
@@ -152,6 +181,9 @@ class Book:
         path = absolute(found.path)
         if found.size < 0 and path in self._by_path:
             return self._enter_missing(path)
+        unread = self.unread(path)
+        if unread is not None:
+            return self._enter_read(unread, path, found, deadline)
         known = self.slide_of(found)
         if known is None:
             content = self._content(found, patient, deadline)
@@ -162,6 +194,13 @@ class Book:
         self._seen_again(known, path, found)
         self._supersede(path, known["slide_id"])
         return Registration(known["slide_id"], path, False, was_missing and known["missing_since"] is None)
+
+    def unread(self, path: str) -> Row | None:
+        """The slide at `path` whose content could not be read so far."""
+        rows = [row for row in self._by_path.get(path, ()) if row["path"] == path]
+        if any(row["missing_since"] is None and not is_unread(row) for row in rows):
+            return None
+        return next(filter(is_unread, rows), None)
 
     def enter_unread(self, found: Found) -> Registration:
         """Like `enter`, for a file whose content cannot be had: its path names the slide."""
@@ -190,6 +229,28 @@ class Book:
         row = self._by_path[path][-1]
         self.leave(row, {path})
         return Registration(row["slide_id"], path, False)
+
+    def _enter_read(self, row: Row, path: str, found: Found, deadline: float) -> Registration:
+        """A slide that only its path named so far: it keeps its id, and gets its content once that can be read.
+
+        Whatever lies there now is meant, whatever its time: nothing else was ever known of this slide.
+        """
+        content = self._content(found, False, deadline)
+        if content == row["content_sha256"]:
+            return Registration(row["slide_id"], path, False)
+        same = [other for other in self._by_content.get(content, ()) if other is not row]
+        before = next((other for other in same if other["path"] == path), None)
+        if before is not None:  # it was registered here, could not be read for a while, and is the same again
+            self._seen_again(before, path, found)
+            self._supersede(path, before["slide_id"])
+            return Registration(before["slide_id"], path, False, is_back=True)
+        first = next((other["slide_id"] for other in same), None)
+        changes = {**_stamps(found), "content_sha256": content, "duplicate_of": first, "missing_since": None}
+        was = self._by_content[row["content_sha256"]]
+        if not self._update(row, **changes):  # a run holds it: next time
+            return Registration(row["slide_id"], path, False)
+        was[:] = [other for other in was if other is not row]
+        return Registration(row["slide_id"], path, False, is_back=True)
 
     def _content(self, found: Found, patient: bool, deadline: float) -> str:
         try:
@@ -272,7 +333,7 @@ class Book:
 
     def _update(self, row: Row, **changes: Any) -> bool:
         """Changes a row in place; False when a run holds the slide, which writes the row too: another time then."""
-        changes = {name: value for name, value in changes.items() if (row[name] or None) != (value or None)}
+        changes = {name: value for name, value in changes.items() if (row.get(name) or None) != (value or None)}
         slide_id = row["slide_id"]
         if not changes:
             return True

@@ -234,15 +234,24 @@ class Session:
         return found.decode() if found else "not-seen-yet"
 
     @contextmanager
-    def open_slide(self, slide_id: str) -> Iterator[Slide]:
+    def open_slide(self, slide_id: str, *, watched: bool = False) -> Iterator[Slide]:
         """The slide's pixels, at the resolution that its row says.
+
+        Args:
+            slide_id: The slide.
+            watched: Give it up when opening it, or one read, takes more than `stall_seconds`.
 
         Raises:
             SlideError: The file is gone, has changed since its id was made, or cannot be read.
         """
         from pathassets.slides import open_slide
+        from pathassets.slides.watched import watched_slide
 
         row = self.slide_row(slide_id)
+        if watched:
+            with slide_file(self, row) as path, watched_slide(path, self.study.stall_seconds, mpp=row["mpp"]) as slide:
+                yield slide
+            return
         with slide_file(self, row) as path, open_slide(path, mpp=row["mpp"]) as slide:
             yield slide
 

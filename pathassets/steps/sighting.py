@@ -114,7 +114,7 @@ def _named_in_manifest(session: Session) -> Seen:
     try:
         named = [*map(str, session.manifest.paths()), *session.manifest.uris()]
     except PathassetsError as error:
-        return [], {str(session.study.manifest_path): error.message}, {}
+        return [], {str(session.study.manifest_path): str(error)}, {}
     places = session.study.inbox_places
     found = [as_found(path) for path in named if not any(is_inside(path, place) for place in places)]
     return [item for item in found if item.size >= 0], {}, {}

@@ -50,11 +50,13 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
 
 
 def _probe(session: Session, slide_id: str, node: Node) -> Made:
-    from pathassets.slides import check_mpp, open_slide
+    from pathassets.slides import check_mpp
+    from pathassets.slides.watched import watched_slide
 
     row = session.slide_row(slide_id)
     manifest = session.manifest_entry(row["path"])
-    with slide_file(session, row) as path, open_slide(path, mpp=manifest.get("mpp")) as slide:
+    limit = session.study.stall_seconds
+    with slide_file(session, row) as path, watched_slide(path, limit, mpp=manifest.get("mpp")) as slide:
         info = slide.info
         pixels = digest("pixels", row["content_sha256"], info.reader, info.decoder, info.mpp)
         extras = {name: value for name, value in manifest.items() if name not in ("path", "mpp")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,17 +20,24 @@ from pathassets.slides import identity, remote
 from pathassets.slides.copies import Copies, OutOfTimeError
 from pathassets.slides.parts import Found, Heads, is_of_many_files
 from pathassets.slides.places import is_uri
+from pathassets.slides.problems import LINK, link_target
 from pathassets.store.cache import remembered
 
 if TYPE_CHECKING:
     from pathassets.steps.session import Session
 
+_BYTE = re.compile(rb"\\x([0-9a-f]{2})")  # see `places.sayable`
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def stamp_of(row: Mapping[str, Any]) -> tuple[int | None, int | None, str]:
     """Size, time and version of a slide's file as its row has them; see `Found.stamp`."""
     return row["size_bytes"], row["mtime_ns"], row["file_version"] or ""
+
+
+def is_unread(row: Mapping[str, Any]) -> bool:
+    """Whether a slide's content was never read, so that its hash stands for its path: its file could not be read so far."""
+    return bool(row["content_sha256"] == identity.path_digest(row["path"]))
 
 
 def is_there(session: Session, row: Mapping[str, Any]) -> bool | str:
@@ -42,7 +50,7 @@ def is_there(session: Session, row: Mapping[str, Any]) -> bool | str:
     try:
         check_unchanged(session, row)
     except SlideError as error:
-        return False if error.reason is Reason.FILE_MISSING else "changed"
+        return "changed" if error.reason is Reason.FILE_CHANGED else False
     return True
 
 
@@ -59,7 +67,7 @@ def check_unchanged(session: Session, row: Mapping[str, Any]) -> None:
         if error.errno in _GONE:
             raise _missing(row["path"]) from error
         return  # whoever opens it says why it cannot
-    if row["size_bytes"] is None or not stat.S_ISREG(found.st_mode):
+    if row["size_bytes"] is None or is_unread(row) or not stat.S_ISREG(found.st_mode):
         return
     touched = found.st_mtime_ns != row["mtime_ns"] and row["mtime_ns"] is not None
     if found.st_size != row["size_bytes"] or (touched and not _same_content(session, path, row)):
@@ -78,7 +86,7 @@ def slide_file(session: Session, row: Mapping[str, Any]) -> Iterator[Path]:
         yield Path(row["path"])
         return
     found = _found(session, row["path"])
-    if found.stamp != stamp_of(row) and content_of(session, found) != row["content_sha256"]:
+    if found.stamp != stamp_of(row) and not is_unread(row) and content_of(session, found) != row["content_sha256"]:
         raise _changed(row["path"])
     with _local_copy(session, found) as path:
         yield path
@@ -181,7 +189,11 @@ def _missing(path: str) -> SlideError:
     remedy = "Put it back, or register it again where it is now."
     if "\\x" in path:
         remedy = "Its name is not UTF-8: rename it."
-    return SlideError(f"{path} is gone", reason=Reason.FILE_MISSING, remedy=remedy)
+        if os.path.lexists(_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path))):
+            return SlideError(f"{path} cannot be opened by its name", reason=Reason.FILE_UNREADABLE, remedy=remedy)
+    target = link_target(path)
+    what, remedy = (f"is a link to {target}, which is not there", LINK) if target else ("is gone", remedy)
+    return SlideError(f"{path} {what}", reason=Reason.FILE_MISSING, remedy=remedy)
 
 
 def _changed(path: str) -> SlideError:

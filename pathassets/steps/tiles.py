@@ -51,7 +51,7 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     frame = grid_tiles(
         row["width_px"], row["height_px"], size, load_labels(session, slide_id), tiling.min_tissue, tiling.edge
     )
-    with session.open_slide(slide_id) as slide:
+    with session.open_slide(slide_id, watched=True) as slide:
         frame = frame.with_columns(**quality_columns(slide, frame, row["mpp"], size))
     constants = {"slide_id": slide_id, "tiling": tiling.name, **made_by(session, node, result_digest)}
     frame = frame.with_columns(pl.lit(value, dtype=pl.String).alias(name) for name, value in constants.items())

@@ -51,7 +51,7 @@ def make(session: Session, slide_id: str, node: Node, result_digest: str) -> Mad
     options = node.tissue
     assert options is not None
     row = session.slide_row(slide_id)
-    with session.open_slide(slide_id) as slide:
+    with session.open_slide(slide_id, watched=True) as slide:
         rgb, origin = slide.read_mpp(max(options.mpp, row["mpp"])), picture_origin(slide.info)
     mpp = row["width_px"] * row["mpp"] / rgb.shape[1]
     session.root.put(layout.thumbnail_key(slide_id), thumbnail_jpeg(rgb))

@@ -154,15 +154,8 @@ def _slide_prefixes(root: Root, census: Census) -> Iterator[str]:
     yield from {key.rpartition("/")[0] for key in (*census.files, *census.unreadable) if "/slide_id=" in key}
     for top in layout.SLIDE_FOLDERS:
         for name in root.folders(top):
-            if name != layout.STUDY and _is_slide_id(name):
+            if name != layout.STUDY and layout.is_slide_id(name):
                 yield f"{top}/{name}"
-
-
-def _is_slide_id(name: str) -> bool:
-    try:
-        return bool(layout.checked_slide_id(name))
-    except ValueError:
-        return False
 
 
 def _locks(root: Root) -> Iterator[Waste]:

@@ -30,11 +30,12 @@ _NOT_IN_OBS = {*VOLATILE, "slide_id", "tiling", "digest", "code_version"}
 
 
 def digest_folders(root: Root, slide_ids: Iterable[str] | None = None) -> Iterator[tuple[str, str, str]]:
-    """Slide id, digest and key of every folder of array groups; of some slides only, where they are given."""
+    """Slide id, digest and key of every folder of array groups, of some slides or of all; folders of other names are not ours."""
     slides = root.folders("arrays") if slide_ids is None else list(slide_ids)
     for slide_id, digests in zip(slides, root.map(lambda slide: root.folders(f"arrays/{slide}"), slides), strict=True):
         for digest in digests:
-            yield slide_id, digest, f"arrays/{slide_id}/{digest}"
+            if layout.is_array_folder(slide_id, digest):
+                yield slide_id, digest, f"arrays/{slide_id}/{digest}"
 
 
 def is_done(root: Root, group: str) -> bool:

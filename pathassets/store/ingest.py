@@ -299,7 +299,7 @@ def create_live_view(con: duckdb.DuckDBPyConnection, root: Root, uri_prefix: str
         return
     columns = ", ".join(column_expression(column, uri_prefix) for column in spec.columns)
     now = "as it is now"
-    files = quoted(f"{glob_escaped(root.folder / layout.table_prefix(spec.name))}/*/*.parquet")
+    files = quoted(f"{glob_escaped(root.folder)}/{layout.live_pattern(spec.name, study=spec.study)}")
     if spec.open or not _alike(root, root.folder, spec):
         more = f", * EXCLUDE ({', '.join(spec.names)})" if spec.open else ""
         with suppress(duckdb.Error):
@@ -316,7 +316,7 @@ def _live_view(con: duckdb.DuckDBPyConnection, spec: TableSpec, query: str, rema
 
 def _alike(root: Root, folder: Path, spec: TableSpec) -> bool:
     """Whether no readable file lacks a column, as those of an older version do."""
-    for key in root.keys(layout.table_prefix(spec.name)):
+    for key in filter(layout.is_table_file, root.keys(layout.table_prefix(spec.name))):
         try:
             names = pl.read_parquet_schema(folder / key)
         except (pl.exceptions.PolarsError, OSError):

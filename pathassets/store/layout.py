@@ -109,6 +109,17 @@ def recipe_part(recipe: str) -> str:
     return f"{tiling}__{name}"
 
 
+def live_pattern(table: str, *, study: bool) -> str:
+    """What SQL's live views read: files as this store names them, the one without rows among them.
+
+    Other programs leave folders of their own beside ours (`@eaDir`, `lost+found`). DuckDB refuses a list of patterns of which one
+    finds nothing, so that one pattern is for both folders, letter by letter: `[s_][l_]...`.
+    """
+    folders = zip(STUDY if study else "slide_id=", SCHEMA_KEY.partition("/")[0], strict=False)
+    letters = "".join(f"[{one}{other}]" for one, other in folders)
+    return f"{table_prefix(table)}/{letters}*/[a-z0-9_]*.parquet"
+
+
 # -- folders of a slide --------------------------------------------------------------------------------------------
 
 # What holds one folder for each slide; tables have one per table.
@@ -121,6 +132,11 @@ SLIDE_FOLDERS = ("arrays", "masks", "figures")
 def array_folder(slide_id: str, digest: str) -> str:
     """Folder of the arrays with one digest."""
     return f"arrays/{checked_slide_id(slide_id)}/{_checked(digest, _DIGEST, 'digest')}"
+
+
+def is_array_folder(slide_id: str, digest: str) -> bool:
+    """Whether folders of these names are ours: what other programs leave in the store is passed over."""
+    return is_slide_id(slide_id) and _DIGEST.fullmatch(digest) is not None
 
 
 def group_key(slide_id: str, digest: str, name: str) -> str:
@@ -217,6 +233,11 @@ def index_key(table: str) -> str:
 def is_table_file(key: str) -> bool:
     """Whether a key is that of a table's file with rows."""
     return key.endswith(".parquet") and table_slide(key) is not None
+
+
+def is_slide_id(name: str) -> bool:
+    """Whether a slide could have this id."""
+    return ".." not in name and _SLIDE_ID.fullmatch(name) is not None
 
 
 def checked_slide_id(slide_id: str) -> str:

@@ -27,7 +27,12 @@ _SLIDES = TableSpec(
         Column("path", TEXT, "Where the file lies"),
         Column("size_bytes", INT, "Size of the file", "bytes", optional=True),
         Column("mtime_ns", INT, "When the file was last changed, since 1970", "ns", optional=True),
-        Column("content_sha256", TEXT, "Hash of the content (of samples of it, above 1 GB)", optional=True),
+        Column(
+            "content_sha256",
+            TEXT,
+            "Hash of the content (of samples of it, above 1 GB; of the path until it can be read)",
+            optional=True,
+        ),
         Column("file_version", TEXT, "State of a remote file, or of the parts of a slide of many files", optional=True),
         Column(
             "missing_since", TIME, "When the file was found gone or replaced, UTC; what it gave is kept", optional=True

@@ -237,12 +237,19 @@ def _left_over(waste: Waste) -> Finding:
 
 
 def _foreign(root: Root) -> Iterator[Finding]:
-    """Files among the tables that the store never wrote; those that end in .parquet would be read by SQL's views."""
+    """Files among the tables, and folders among the arrays, that the store never wrote."""
+    remedy = "Move it away; nothing here removes or reads it."
     schemas = {layout.schema_file_key(name) for name in TABLES}
     for key in root.keys("tables"):
         place = layout.table_slide(key)
         if key not in schemas and (place is None or place[0] not in TABLES):
-            yield Finding(Fault.FOREIGN, key, "is not of this store", "Move it away; nothing here removes it.")
+            yield Finding(Fault.FOREIGN, key, "is not of this store", remedy)
+    for slide_id in root.folders("arrays"):
+        strange = [
+            f"/{name}" for name in root.folders(f"arrays/{slide_id}") if not layout.is_array_folder(slide_id, name)
+        ]
+        for name in strange if layout.is_slide_id(slide_id) else [""]:
+            yield Finding(Fault.FOREIGN, f"arrays/{slide_id}{name}", "is not of this store", remedy)
 
 
 def _snapshot(root: Root, home: Path, census: Census, deep: bool) -> Iterator[Finding]:
