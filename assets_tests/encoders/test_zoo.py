@@ -44,7 +44,7 @@ def test_the_zoo_is_as_large_as_its_sources_allow():
 def test_every_entry_says_nothing_that_nobody_reads():
     read = {
         "like", "about", "also", "arch", "kwargs", "swiglu", "eps", "build", "px", "resize", "crop", "norm", "interp", "tile",
-        "mpp", "dim", "pool", "head", "unit", "queries", "plain", "precision", "params", "training", "wsis", "vl", "hub",
+        "mpp", "dim", "pool", "head", "unit", "twice", "queries", "plain", "precision", "params", "training", "wsis", "vl", "hub",
         "file", "gated", "licence", "commercial", "paper", "keys", "link", "source", "evidence", "text",
     }  # fmt: skip
     for name, encoder in zoo.encoders().items():
