@@ -293,7 +293,8 @@ def _recipe(item: Any, tilings: dict[str, Tiling], data: dict[str, Any]) -> Reci
     if isinstance(tiling, str):
         if tiling not in tilings:
             raise ValueError(f"recipe asks for tiling {tiling!r}; there are {', '.join(sorted(tilings))}")
-        item["tiling"] = tilings[tiling]
+        tiling = tilings[tiling]
+    item["tiling"] = tiling
     shared = {"text": {"terms": DEFAULT_TERMS}}
     for part in ("embeddings", "predictions", "vectors", "domains", "text"):
         item[part] = {**shared.get(part, {}), **_plain(data.get(part)), **_plain(item.get(part))}
