@@ -8,14 +8,16 @@ from urllib.parse import quote
 
 import polars as pl
 import pytest
+from plotly.utils import PlotlyJSONEncoder
 
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.core import palette
 from pathassets.dashboard import app as application
-from pathassets.dashboard import cohort
+from pathassets.dashboard import cohort, parts
 from pathassets.dashboard.app import make_app
 from pathassets.dashboard.catalog import Catalog
 from pathassets.dashboard.layers import Layers
+from pathassets.dashboard.pages import sql
 from pathassets.dashboard.parts import Context
 from pathassets.dashboard.pixels import SlidePool
 from pathassets.slides.synthetic import synthetic_slide
@@ -34,8 +36,6 @@ def context(catalog: Catalog) -> Context:
 def shown(context: Context, address: str) -> str:
     """The page of an address as the JSON that the browser gets."""
     path, _, query = address.partition("?")
-    from plotly.utils import PlotlyJSONEncoder
-
     return json.dumps(application.page(context, path, f"?{query}" if query else ""), cls=PlotlyJSONEncoder)
 
 
@@ -73,6 +73,7 @@ ADDRESSES = [
     "/", f"/?recipe={VIEW}", "/?recipe=nonsense&q=P1&sort=tiles:desc", "/?filter={bad json", "/?filter=[1]&sort=;drop:asc",
     "/slide/{first}", f"/slide/{{first}}?view={VIEW}&layer=term:adipose&least=30&scale=viridis&opacity=20&tile=3",
     "/slide/{first}?view=small&layer=column:sharpness", "/slide/{first}?view=../..&layer=x&scale=x&opacity=-5&least=1e9",
+    "/slide/{first}?lasso=nan,nan;1,2;inf,inf",
     "/slide/{first}?x=100&y=100&w=500&lasso=1,2;3,4;5,6&method=pca", "/slide/{first}?lasso=;;;&x=a&y=b&w=c&tile=x",
     "/slide/{gone}", "/slide/{half}", "/slide/{broken}", "/slide/{unscaled}", "/search",
     "/search?text=adipose", "/search?text=fat cells",
@@ -97,7 +98,9 @@ def test_every_address_gives_a_page_that_names_no_path(context: Context, finishe
     "address",
     [
         "/slide/none-00000000", "/slide/", "/slide/../../etc/passwd", "/slide/%2e%2e", "/slide/{first}?tile=99999",
-        "/slide/{first}/x", "/nowhere", "/search?slide={first}&tile=99999", "/search?slide=../x&tile=1", "/atlas?slide=nobody",
+        "/slide/{first}/x", "/nowhere", "/search?slide={first}&tile=99999", "/search?slide={first}&tile=²",
+        pytest.param("/search?slide={first}&tile=" + 6000 * "9", id="more digits than a number may have"),
+        "/search?slide=../x&tile=1", "/atlas?slide=nobody",
         "/search?slide={half}&tile=0", "/sql/x", "/slide/' OR 1=1 --",
     ],
 )  # fmt: skip
@@ -105,6 +108,35 @@ def test_addresses_that_name_nothing_say_so(context: Context, finished: Finished
     text = shown(context, address.replace("{first}", finished.first).replace("{half}", finished.half))
     assert "here is no such" in text
     assert str(finished.study.home) not in text
+
+
+def test_a_line_that_cannot_be_drawn_is_none(context: Context, finished: Finished):
+    for corner in ("nan,nan", "inf,0", "0,-inf", "1", "a,b"):
+        text = shown(context, f"/slide/{finished.first}?lasso={corner};1,2;3,4")
+        assert '"data": null' in text[text.index('"id": "slide-lasso"') - 40 :][:80], corner
+
+
+def test_the_list_of_tables_costs_no_component_a_cell(context: Context, finished: Finished):
+    """A browser takes half a minute to make one of each of more than a thousand cells."""
+    text = shown(context, "/sql")
+    assert "Left edge, level 0 [px]" in text
+    assert text.count('"namespace"') < 60
+
+
+def test_an_answer_comes_without_the_rest_of_the_page(app, context: Context, finished: Finished):
+    [output] = [spec["output"] for spec in app._callback_list if spec["output"].startswith("sql-answer.")]
+    assert output == "sql-answer.children"
+    text = json.dumps(sql.answer(context, "SELECT 41 + 1 AS n"), cls=PlotlyJSONEncoder)
+    assert '"c0": 42' in text
+    assert "sql-tables" not in text
+    assert sql.answer(context, " ") == []
+
+
+def test_every_plot_names_its_buttons_and_none_sends_it_away():
+    for config in (parts.GRAPH_CONFIG, parts.SLIDE_CONFIG, parts.MAP_CONFIG, parts.LASSO_CONFIG):
+        names = {name for group in config["modeBarButtons"] for name in group}
+        assert names <= {"zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "lasso2d", "select2d"}
+        assert config["plotlyServerURL"] == ""
 
 
 def test_a_half_made_slide_shows_what_there_is_and_names_the_command(context: Context, finished: Finished):

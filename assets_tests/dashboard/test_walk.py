@@ -22,6 +22,7 @@ SWITCHES = [
     "--disable-sync",
 ]
 WAIT_MS = 30_000
+BUTTONS = {"Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,12 @@ class Walk:
     def settle(self) -> None:
         """Waits for the slide's pixels."""
         self.page.wait_for_function("window.pathassetsViewer && window.pathassetsViewer.settled()")
+
+    def buttons(self) -> set[str]:
+        """What all plots' buttons say."""
+        self.page.locator(".modebar-btn").first.wait_for(state="attached")
+        said = "found => found.map(e => e.getAttribute('data-title'))"
+        return set(self.page.locator(".modebar-btn").evaluate_all(said))
 
 
 @pytest.fixture
@@ -144,6 +151,7 @@ def test_a_slide_up_close(walk: Walk, finished: Finished):
     walk.until_query_has("&w=")
     walk.settle()
     assert walk.page.locator("#slide-bar-text").inner_text() != whole
+    assert walk.buttons() == {*BUTTONS, "Lasso Select", "Box Select"}
     tiles = walk.page.evaluate(
         "performance.getEntriesByType('resource').map(e => e.name).filter(n => /\\/0\\/\\d+_\\d+.jpg$/.test(n))"
     )
@@ -229,9 +237,25 @@ def test_search_atlas_and_sql(walk: Walk, finished: Finished):
     walk.page.locator("#atlas-shares .bars path").first.wait_for(state="attached")
     walk.go(f"/atlas?slide={finished.first}")
     walk.page.get_by_role("link", name=finished.second).wait_for()
+    assert walk.buttons() == BUTTONS
+
+
+def test_questions(walk: Walk):
     walk.go("/sql")
+    walk.page.evaluate("() => { window.before = true; }")
     walk.page.locator("#sql-text").fill("SELECT 41 + 1 AS answer")
     walk.page.keyboard.press("Control+Enter")
     walk.page.get_by_role("gridcell", name="42").wait_for()
+    walk.until_query_has("q=SELECT+41+++1")
+    assert walk.page.evaluate("window.before"), "the page itself stayed"
+    walk.page.get_by_role("button", name="Save").click()
+    walk.page.locator("#sql-saved a").wait_for()
+    walk.page.locator("#sql-tables summary").nth(2).click()
+    walk.page.get_by_role("cell", name="x_px").wait_for()
+    walk.go("/sql")
+    walk.page.locator("#sql-saved a").click()
+    walk.page.get_by_role("gridcell", name="42").wait_for()
+    walk.page.get_by_role("button", name="Forget").click()
+    walk.page.locator("#sql-saved a").wait_for(state="detached")
     walk.go("/sql?q=DROP TABLE slides")
     assert "not one SELECT" in walk.page.locator("[role=alert].warning").inner_text()

@@ -17,11 +17,13 @@ from pathassets.dashboard.catalog import Catalog
 from pathassets.dashboard.layers import Layers
 from pathassets.dashboard.pixels import SlidePool
 from pathassets.errors import PathassetsError
+from pathassets.figures.interactive import PLOT_CONFIG
 
 Query = Mapping[str, str]
-GRAPH_CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d"]}
+GRAPH_CONFIG: Any = {**PLOT_CONFIG, "scrollZoom": True}
 SLIDE_CONFIG: Any = {**GRAPH_CONFIG, "responsive": True}
 MAP_CONFIG: Any = {**GRAPH_CONFIG, "scrollZoom": False}
+LASSO_CONFIG: Any = {**MAP_CONFIG, "modeBarButtons": [["lasso2d", "select2d"], *PLOT_CONFIG["modeBarButtons"]]}
 # Programs that calculate take a cell that begins so for a formula.
 CSV = {"processCellCallback": {"function": "plainCell(params)"}}
 
@@ -76,6 +78,11 @@ def commands(text: str) -> list[Any]:
 def facts(pairs: Iterable[tuple[str, str]]) -> html.Dl:
     """Names with values."""
     return html.Dl([cell for name, value in pairs for cell in (html.Dt(name), html.Dd(value))], className="facts")
+
+
+def integer(text: str | None) -> int | None:
+    """A whole number out of an address; None for anything else, and for what no table could hold."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 12 else None
 
 
 def number(value: Any, unit: str = "", digits: int = 4) -> str:

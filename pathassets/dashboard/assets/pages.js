@@ -21,6 +21,7 @@
         window.history.replaceState(window.history.state, "", window.location.pathname + (text ? `?${text}` : ""));
     }
 
+    const MAX_KEPT = 50;
     const short = (value) => Number(value.toPrecision(4));
 
     /* Numbers on a scale; domains and colours of PCA have none. */
@@ -39,7 +40,7 @@
                 if (box) {
                     box.onkeydown = (event) => {
                         if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-                            box.form.submit();
+                            document.getElementById("sql-ask").click();
                         }
                     };
                 }
@@ -123,6 +124,60 @@
             }
             return same();
         },
+    };
+
+    /* -- the SQL page ---------------------------------------------------------------------------------------------- */
+
+    const tag = (name, text, inside = []) => {
+        const made = document.createElement(name);
+        made.textContent = text || "";
+        made.append(...inside);
+        return made;
+    };
+
+    /* What stands in backticks is what one types. */
+    const told = (text) => String(text || "").split("`").map((part, i) => tag(i % 2 ? "code" : "span", part));
+
+    /* Names and types of all columns, each as text: Dash makes nothing of them. */
+    clientside.pathassets.list_tables = (tables) => {
+        const row = (kind, cells) => tag("tr", "", cells.map((cell) => tag(kind, "", told(cell))));
+        const entries = (tables || []).map(([name, about, columns]) => {
+            const table = tag("table", "", [row("th", ["Column", "Type", "Meaning"]), ...columns.map((column) => row("td", column))]);
+            table.className = "small";
+            const wide = tag("div", "", [table]);
+            wide.className = "wide";
+            const quiet = tag("span", "", told(about));
+            quiet.className = "quiet";
+            return tag("details", "", [tag("summary", "", [tag("code", name), " ", quiet]), wide]);
+        });
+        document.getElementById("sql-tables").replaceChildren(...entries);
+        return same();
+    };
+
+    clientside.pathassets.asked = (clicks, text) => {
+        remember({ q: text });
+        return same();
+    };
+
+    /* The newest first; the same words are kept once. */
+    clientside.pathassets.keep_question = (save, forget, text, kept) => {
+        const others = (Array.isArray(kept) ? kept : []).filter((other) => other !== text);
+        const wanted = (text || "").trim() && window.dash_clientside.callback_context.triggered_id === "sql-save";
+        return (wanted ? [text, ...others] : others).slice(0, MAX_KEPT);
+    };
+
+    clientside.pathassets.list_questions = (when, kept) => {
+        const list = document.getElementById("sql-saved");
+        const chips = (Array.isArray(kept) ? kept : []).map((text) => {
+            const line = String(text).replace(/\s+/g, " ").trim();
+            const chip = tag("a", line.length > 60 ? `${line.slice(0, 59)}…` : line);
+            chip.className = "chip";
+            chip.title = text;
+            chip.href = `/sql?${new URLSearchParams({ q: text })}`;
+            return chip;
+        });
+        list.replaceChildren(...(chips.length ? [tag("span", "Saved in this browser: "), ...chips] : []));
+        return same();
     };
 
     clientside.pathassets.choose_tile = (click) => {

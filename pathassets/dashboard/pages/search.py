@@ -71,7 +71,8 @@ def _result(context: Context, recipe: str, query: Query) -> list[Any]:
         return _words(context, recipe, text)
     if "slide" not in query:
         return [html.P("Choose a term, or choose “more like this” beside a tile on a slide's page.", className="quiet")]
-    tile_id = int(query["tile"]) if query.get("tile", "").isdecimal() else -1
+    asked = parts.integer(query.get("tile"))
+    tile_id = -1 if asked is None else asked
     catalog.tile(query["slide"], tiling_of(recipe), tile_id)
     vector = search.tile_vector(catalog, query["slide"], recipe, tile_id)
     found = search.similar_tiles(catalog, recipe, vector, SHOWN, but=(query["slide"], tile_id))

@@ -5,6 +5,7 @@ Belongs here: the page's layout. Does not belong: what happens on it (`slide_eve
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dash import Dash, dcc, html
@@ -99,7 +100,7 @@ def _viewer(context: Context, slide: dict[str, Any], view: str, query: Query) ->
     return html.Div(
         [
             dcc.Store(id="slide-facts", data=known),
-            dcc.Store(id="slide-tile", data=_integer(query.get("tile"))),
+            dcc.Store(id="slide-tile", data=parts.integer(query.get("tile"))),
             dcc.Store(id="slide-lasso", data=_corners(query.get("lasso", ""))),
             dcc.Store(id="slide-remembered"),
             html.Canvas(id="slide-canvas", **unspoken),
@@ -181,7 +182,7 @@ def _map(context: Context, slide_id: str, view: str, query: Query) -> html.Secti
                 className="tools",
             ),
             html.P("Draw around points: they are shown on the slide and counted.", className="quiet"),
-            dcc.Graph(id="slide-map", config=parts.MAP_CONFIG, className="points"),
+            dcc.Graph(id="slide-map", config=parts.LASSO_CONFIG, className="points"),
             html.Div(id="slide-selection"),
         ],
         className="feature-space" if methods else "feature-space none",
@@ -213,10 +214,10 @@ def _outcomes(context: Context, slide_id: str) -> html.Section:
 
 def _seen(context: Context, slide_id: str, view: str, query: Query) -> dict[str, float] | None:
     """The part of the slide that an address asks for: middle and width in level-0 px; None = all of it."""
-    x, y, w = (_integer(query.get(name)) for name in ("x", "y", "w"))
+    x, y, w = (parts.integer(query.get(name)) for name in ("x", "y", "w"))
     if x is not None and y is not None and w:
         return {"x": x, "y": y, "w": w}
-    tile_id = _integer(query.get("tile"))
+    tile_id = parts.integer(query.get("tile"))
     if tile_id is None or not view:
         return None
     tile = context.catalog.tile(slide_id, tiling_of(view), tile_id)
@@ -224,12 +225,8 @@ def _seen(context: Context, slide_id: str, view: str, query: Query) -> dict[str,
     return {"x": tile["x_px"] + half, "y": tile["y_px"] + half, "w": TILES_ROUND * tile["size_px"]}
 
 
-def _integer(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 12 else None
-
-
 def _within(text: str | None, low: int, high: int, otherwise: int) -> int:
-    number = _integer(text)
+    number = parts.integer(text)
     return otherwise if number is None else min(max(number, low), high)
 
 
@@ -239,4 +236,5 @@ def _corners(text: str) -> list[list[float]] | None:
         corners = [[float(part) for part in pair.split(",")] for pair in text.split(";")[:200]]
     except ValueError:
         return None
-    return corners if len(corners) > 2 and all(len(pair) == 2 for pair in corners) else None
+    plain = all(len(pair) == 2 and all(map(math.isfinite, pair)) for pair in corners)
+    return corners if plain and len(corners) > 2 else None

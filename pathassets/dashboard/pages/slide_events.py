@@ -8,7 +8,9 @@ A browser sends what it likes: everything is looked up again.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -269,8 +271,12 @@ class Events:
 
 
 def _drawn(lasso: Any) -> list[tuple[float, float]]:
-    """The corners of what was drawn on the map; nothing for nothing."""
-    return [(float(x), float(y)) for x, y in lasso[:500]] if isinstance(lasso, list) else []
+    """The corners of what was drawn on the map; nothing for nothing, and for what is no line."""
+    try:
+        corners = [(float(x), float(y)) for x, y in lasso[:500]] if isinstance(lasso, list) else []
+    except (TypeError, ValueError):
+        return []
+    return corners if all(map(math.isfinite, chain.from_iterable(corners))) else []
 
 
 def _row_of(tiles: pl.DataFrame, tile_id: int | None) -> int | None:
