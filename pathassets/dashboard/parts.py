@@ -13,15 +13,16 @@ from urllib.parse import urlencode
 import dash_ag_grid as dag
 from dash import dcc, html
 
-from pathassets.dashboard.catalog import Catalog
+from pathassets.dashboard.catalog import Catalog, UnknownNameError
 from pathassets.dashboard.layers import Layers
 from pathassets.dashboard.pixels import SlidePool
-from pathassets.errors import PathassetsError
+from pathassets.errors import PathassetsError, Reason, StudyError
 from pathassets.figures.interactive import PLOT_CONFIG
 
 Query = Mapping[str, str]
 GRAPH_CONFIG: Any = {**PLOT_CONFIG, "scrollZoom": True}
-SLIDE_CONFIG: Any = {**GRAPH_CONFIG, "responsive": True}
+# The wheel is viewer.js's: a notch of Plotly's own is a tenth, and has no end.
+SLIDE_CONFIG: Any = {**GRAPH_CONFIG, "scrollZoom": False, "responsive": True}
 MAP_CONFIG: Any = {**GRAPH_CONFIG, "scrollZoom": False}
 LASSO_CONFIG: Any = {**MAP_CONFIG, "modeBarButtons": [["lasso2d", "select2d"], *PLOT_CONFIG["modeBarButtons"]]}
 # Programs that calculate take a cell that begins so for a formula.
@@ -61,7 +62,10 @@ def tile_picture(slide_id: str, tiling: str, tile_id: int) -> str:
 
 def notice(error: PathassetsError) -> html.Div:
     """What went wrong and what to do, in words."""
-    return empty(str(error.reason), error.message, error.remedy)
+    title = "Not found" if isinstance(error, UnknownNameError) else str(error.reason)
+    if isinstance(error, StudyError) and error.reason is Reason.FILE_MISSING:
+        title = "Nothing to show yet"
+    return empty(title, error.message, error.remedy)
 
 
 def empty(title: str, what: str, remedy: str = "") -> html.Div:

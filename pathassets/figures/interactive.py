@@ -38,6 +38,8 @@ PLOT_CONFIG: dict[str, Any] = {
     "modeBarButtons": [["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
     "plotlyServerURL": "",
 }
+MODEBAR = {"bgcolor": "rgba(255,255,255,0.85)", "color": "#5f6670", "activecolor": palette.ACCENT}
+"""Buttons that neither hide pixels nor are lost on them."""
 SCALE_BARS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 

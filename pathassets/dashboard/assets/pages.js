@@ -25,7 +25,7 @@
     const short = (value) => Number(value.toPrecision(4));
 
     /* Numbers on a scale; domains and colours of PCA have none. */
-    const isScore = (layer) => Boolean(layer) && !layer.startsWith("domain:") && layer !== "pca";
+    const isScore = (layer) => Boolean(layer) && layer !== "none" && !layer.startsWith("domain:") && layer !== "pca";
 
     clientside.pathassets = {
         /* A page has come: its title, menus that send their form, Ctrl+Enter in the SQL box. */
@@ -48,13 +48,14 @@
             return same();
         },
 
-        draw: (figure, facts, opacity, layer) => {
+        draw: (figure, facts, opacity, layer, image) => {
             ["least", "scale"].forEach((name) => {
                 document.getElementById(name).hidden = !isScore(layer);
             });
             if (facts) {
                 window.pathassetsViewer.start(facts);
             }
+            window.pathassetsViewer.picture(!image || image.length > 0);
             const graph = window.pathassetsViewer.graph();
             const first = graph && graph.data && graph.data[0];
             if (first && (first.type === "heatmap" || first.type === "image") && first.hoverinfo === "skip" && first.opacity !== opacity / 100) {
@@ -82,18 +83,20 @@
         clear: (clicks) => {
             const graph = document.querySelector("#slide-map .js-plotly-plot");
             if (clicks && graph) {
-                window.Plotly.relayout(graph, { selections: [] });
+                window.Plotly.update(graph, { selectedpoints: null }, { selections: [] });
             }
             return clicks ? [null, null] : [same(), same()];
         },
 
-        remember_slide: (view, layer, scale, opacity, least, outline, method, tile, lasso) => {
+        remember_slide: (view, layer, scale, opacity, least, outline, method, piece, image, tile, lasso) => {
             const score = isScore(layer);
             remember({
                 view, layer, opacity, method, tile,
                 scale: score ? scale : null,
                 least: (score && least) || null,
                 outline: outline && outline.length ? null : "off",
+                image: image && image.length ? null : "off",
+                piece: piece === "all" ? null : piece,
                 lasso: lasso && lasso.length ? lasso.map((corner) => corner.join(",")).join(";") : null,
             });
             return same();
@@ -102,6 +105,12 @@
         find: (text, options) => {
             remember({ q: text });
             return { ...options, quickFilterText: text || "" };
+        },
+
+        /* How many rows the filters leave. */
+        count: (shown, all) => {
+            const [n, of] = [(shown || []).length, (all || []).length];
+            return `${n === of ? "" : `${n} of `}${of} ${of === 1 ? "slide" : "slides"}`;
         },
 
         csv: (clicks) => (clicks ? true : same()),
@@ -117,13 +126,21 @@
 
         choose_slide: (click) => {
             const point = click && click.points && click.points[0];
-            if (point && point.text) {
+            if (point && point.customdata) {
                 const query = new URLSearchParams(window.location.search);
-                query.set("slide", point.text);
+                query.set("slide", point.customdata);
                 window.location.search = query.toString();
             }
             return same();
         },
+    };
+
+    /* A search that is not over: the next lot, from where it stands. */
+    clientside.pathassets.go_on = (found, asked) => {
+        if (found && asked) {
+            window.dash_clientside.set_props("search-next", { data: { ...asked, found } });
+        }
+        return same();
     };
 
     /* -- the SQL page ---------------------------------------------------------------------------------------------- */
