@@ -13,7 +13,7 @@
     const LEAST_PX = 16;
     const OUT_TIMES = 3;
     const NARROW_PX = 600;
-    const LEGEND_PX = 150;
+    const LEGEND_PX = 190;
     let facts = null;
     let graph = null;
     let thumbnail = null;
