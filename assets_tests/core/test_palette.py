@@ -37,6 +37,11 @@ def test_domain_colours_are_distinct():
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 8
 
 
+def test_the_outline_of_tissue_looks_like_no_domain():
+    outline, *domains = _lab([palette.TISSUE_OUTLINE, *palette.DOMAIN_COLOURS], np.eye(3))
+    assert min(np.linalg.norm(outline - domain) for domain in domains) > 45
+
+
 @pytest.mark.parametrize("view", sorted(DICHROMATS))
 def test_the_first_eight_stay_apart_for_the_colour_blind(view):
     lab = _lab(list(palette.DOMAIN_COLOURS[:8]), DICHROMATS[view])

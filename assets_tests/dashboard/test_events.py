@@ -31,7 +31,7 @@ def facts(finished: Finished) -> dict:
 
 def picture(events: Events, facts: dict, **changed: object):
     values = {"view": VIEW, "key": "domain:leiden", "scale": "cividis", "least": 0, "outline": ["tissue"], "lasso": None,
-              "tile": None, "opacity": 60, "method": "umap", "slide": facts, **changed}  # fmt: skip
+              "tile": None, "piece": "all", "opacity": 60, "method": "umap", "slide": facts, **changed}  # fmt: skip
     return events.picture(**values)
 
 
@@ -53,19 +53,48 @@ def test_a_limit_hides_tiles_and_says_from_where(events: Events, facts: dict):
 
 
 def test_all_that_was_drawn_around_is_counted(events: Events, catalog: Catalog, facts: dict):
-    told = str(events.selection(EVERYWHERE, VIEW, "umap", facts))
+    told = str(events.selection(EVERYWHERE, VIEW, "umap", "all", facts))
     sql = "SELECT count(DISTINCT tile_id) AS n FROM results.domains WHERE slide_id = ?"
     assert f"{catalog.frame(sql, facts['slide'])['n'][0]:,} tiles selected" in told
     assert "mm²" in told
-    assert events.selection(None, VIEW, "umap", facts) == []
+    assert events.selection(None, VIEW, "umap", "all", facts) == []
+
+
+def test_one_piece_of_tissue_alone(events: Events, catalog: Catalog, facts: dict):
+    tiles = catalog.tiles(facts["slide"], "small")
+    piece = int(tiles["tissue_id"].drop_nulls().mode()[0])
+    of_it = (tiles["tissue_id"] == piece).fill_null(False)
+    for key in ("domain:leiden", "term:adipose", "column:eosin"):
+        shown, _ = picture(events, facts, key=key, piece=str(piece))
+        assert np.isfinite(np.asarray(shown.data[0].z, dtype=float)).sum() <= of_it.sum()
+        none, _ = picture(events, facts, key=key, piece="999")
+        assert not np.isfinite(np.asarray(none.data[0].z, dtype=float)).any()
+    assert f"{int(of_it.sum()):,} tiles selected" in str(events.selection(EVERYWHERE, VIEW, "umap", str(piece), facts))
+    assert "0 tiles selected" in str(events.selection(EVERYWHERE, VIEW, "umap", "999", facts))
+    assert len(picture(events, facts, piece="999")[0].data[-1].x) == 0, "nor an outline"
+    everything, other = (picture(events, facts, key="column:eosin", piece=p)[0].data[0] for p in ("all", str(piece)))
+    assert (everything.zmin, everything.zmax) == (other.zmin, other.zmax)
+
+
+def test_no_layer_leaves_the_slide_alone(events: Events, facts: dict):
+    figure, about = picture(events, facts, key="none")
+    assert about == ""
+    assert figure.data[0].opacity == 0, "what answers the mouse, and nothing that is seen"
+    options, chosen = events.menu(VIEW, "none", facts)
+    assert (options[-1]["value"], chosen) == ("none", "none")
+
+
+@pytest.mark.parametrize("lasso", [[["a", 1]] * 3, [1, 2, 3], [[1, float("nan")]] * 3, [[1, 2, 3]] * 3, "abc"])
+def test_a_line_that_is_none_takes_nothing(events: Events, facts: dict, lasso: object):
+    assert not events.map(VIEW, "pca", "cividis", 0, "umap", None, "all", lasso, facts).layout.selections
 
 
 def test_what_was_drawn_around_comes_back_as_a_line(events: Events, facts: dict):
-    figure = events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, EVERYWHERE, facts)
+    figure = events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, "all", EVERYWHERE, facts)
     [line] = figure.layout.selections
     assert line.path == "M-1000,-1000L1000,-1000L1000,1000L-1000,1000Z"
     for nothing in (None, [], [[0, 0], [1, 1]]):
-        plain = events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, nothing, facts)
+        plain = events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, "all", nothing, facts)
         assert not plain.layout.selections
 
 
@@ -87,6 +116,7 @@ def test_a_tile_is_told_with_its_numbers_and_those_like_it(events: Events, facts
     text = str(events.card(3, VIEW, facts))
     assert "112 × 112 µm" in text
     assert "sharpness" in text
+    assert "haematoxylin (optical density)" in text
     assert text.count("cosine 0.") + text.count("cosine 1.") >= slide_events.NEIGHBOURS
     assert "Click a tile" in str(events.card(None, VIEW, facts))
 
@@ -111,7 +141,7 @@ def test_recipes_that_there_are_not_show_nothing(events: Events, facts: dict, vi
     figure, about = picture(events, facts, view=view)
     assert about == ""
     assert all(trace.type != "image" for trace in figure.data)
-    assert events.map(view, "pca", "cividis", 0, "umap", None, None, facts) is no_update
+    assert events.map(view, "pca", "cividis", 0, "umap", None, "all", None, facts) is no_update
 
 
 def test_a_failing_callback_says_so_above_the_page(monkeypatch: pytest.MonkeyPatch):

@@ -8,14 +8,17 @@ from urllib.parse import quote
 
 import polars as pl
 import pytest
+from plotly.utils import PlotlyJSONEncoder
 
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.core import palette
 from pathassets.dashboard import app as application
-from pathassets.dashboard import cohort
+from pathassets.dashboard import cohort, parts
 from pathassets.dashboard.app import make_app
 from pathassets.dashboard.catalog import Catalog
 from pathassets.dashboard.layers import Layers
+from pathassets.dashboard.pages import atlas, slide, sql
+from pathassets.dashboard.pages import cohort as cohort_page
 from pathassets.dashboard.parts import Context
 from pathassets.dashboard.pixels import SlidePool
 from pathassets.slides.synthetic import synthetic_slide
@@ -34,8 +37,6 @@ def context(catalog: Catalog) -> Context:
 def shown(context: Context, address: str) -> str:
     """The page of an address as the JSON that the browser gets."""
     path, _, query = address.partition("?")
-    from plotly.utils import PlotlyJSONEncoder
-
     return json.dumps(application.page(context, path, f"?{query}" if query else ""), cls=PlotlyJSONEncoder)
 
 
@@ -73,10 +74,12 @@ ADDRESSES = [
     "/", f"/?recipe={VIEW}", "/?recipe=nonsense&q=P1&sort=tiles:desc", "/?filter={bad json", "/?filter=[1]&sort=;drop:asc",
     "/slide/{first}", f"/slide/{{first}}?view={VIEW}&layer=term:adipose&least=30&scale=viridis&opacity=20&tile=3",
     "/slide/{first}?view=small&layer=column:sharpness", "/slide/{first}?view=../..&layer=x&scale=x&opacity=-5&least=1e9",
+    "/slide/{first}?lasso=nan,nan;1,2;inf,inf", "/slide/{first}?piece=0&layer=none&image=off", "/slide/{first}?piece=x",
     "/slide/{first}?x=100&y=100&w=500&lasso=1,2;3,4;5,6&method=pca", "/slide/{first}?lasso=;;;&x=a&y=b&w=c&tile=x",
     "/slide/{gone}", "/slide/{half}", "/slide/{broken}", "/slide/{unscaled}", "/search",
     "/search?text=adipose", "/search?text=fat cells",
-    "/search?slide={first}&tile=3", "/atlas", "/atlas?colour=patient&slide={first}", "/atlas?colour=slide_id&recipe=x",
+    "/search?slide={first}&tile=3", "/atlas", "/atlas?colour=patient&slide={first}", "/atlas?colour=share:adipose",
+    "/atlas?colour=term:adipose", "/atlas?colour=share:none", "/atlas?colour=term:", "/atlas?colour=slide_id&recipe=x",
     "/sql", "/sql?q=SELECT 1", "/sql?q=DROP TABLE slides", "/sql?q=SELECT * FROM read_text('/etc/passwd')",
 ]  # fmt: skip
 
@@ -97,7 +100,9 @@ def test_every_address_gives_a_page_that_names_no_path(context: Context, finishe
     "address",
     [
         "/slide/none-00000000", "/slide/", "/slide/../../etc/passwd", "/slide/%2e%2e", "/slide/{first}?tile=99999",
-        "/slide/{first}/x", "/nowhere", "/search?slide={first}&tile=99999", "/search?slide=../x&tile=1", "/atlas?slide=nobody",
+        "/slide/{first}/x", "/nowhere", "/search?slide={first}&tile=99999", "/search?slide={first}&tile=²",
+        pytest.param("/search?slide={first}&tile=" + 6000 * "9", id="more digits than a number may have"),
+        "/search?slide=../x&tile=1", "/atlas?slide=nobody",
         "/search?slide={half}&tile=0", "/sql/x", "/slide/' OR 1=1 --",
     ],
 )  # fmt: skip
@@ -105,6 +110,77 @@ def test_addresses_that_name_nothing_say_so(context: Context, finished: Finished
     text = shown(context, address.replace("{first}", finished.first).replace("{half}", finished.half))
     assert "here is no such" in text
     assert str(finished.study.home) not in text
+
+
+def test_a_line_that_cannot_be_drawn_is_none(context: Context, finished: Finished):
+    for corner in ("nan,nan", "inf,0", "0,-inf", "1", "a,b"):
+        text = shown(context, f"/slide/{finished.first}?lasso={corner};1,2;3,4")
+        assert '"data": null' in text[text.index('"id": "slide-lasso"') - 40 :][:80], corner
+
+
+def test_the_list_of_tables_costs_no_component_a_cell(context: Context, finished: Finished):
+    """A browser takes half a minute to make one of each of more than a thousand cells."""
+    text = shown(context, "/sql")
+    assert "Left edge, level 0 [px]" in text
+    assert text.count('"namespace"') < 60
+
+
+def test_an_answer_comes_without_the_rest_of_the_page(app, context: Context, finished: Finished):
+    [output] = [spec["output"] for spec in app._callback_list if spec["output"].startswith("sql-answer.")]
+    assert output == "sql-answer.children"
+    text = json.dumps(sql.answer(context, "SELECT 41 + 1 AS n"), cls=PlotlyJSONEncoder)
+    assert '"c0": 42' in text
+    assert "sql-tables" not in text
+    assert sql.answer(context, " ") == []
+
+
+def test_every_plot_names_its_buttons_and_none_sends_it_away():
+    for config in (parts.GRAPH_CONFIG, parts.SLIDE_CONFIG, parts.MAP_CONFIG, parts.LASSO_CONFIG):
+        names = {name for group in config["modeBarButtons"] for name in group}
+        assert names <= {"zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "lasso2d", "select2d"}
+        assert config["plotlyServerURL"] == ""
+
+
+def test_what_there_is_not_is_headed_so(context: Context, empty_study: Study):
+    assert '"children": "Not found"' in shown(context, "/slide/none-00000000")
+    catalog = Catalog(empty_study)
+    text = shown(Context(catalog, Layers(catalog), SlidePool(catalog.session)), "/")
+    assert "Nothing to show yet" in text
+    assert "File missing" not in text
+
+
+def test_a_search_that_cannot_be_made_keeps_its_form(context: Context, finished: Finished, monkeypatch):
+    monkeypatch.setattr("pathassets.dashboard.search.text_recipe", lambda *_: None)
+    text = shown(context, f"/search?recipe={VIEW}&text=never compared")
+    assert "here is no such text tower" in text
+    assert '"action": "/search"' in text
+
+
+def test_commands_in_what_became_of_a_slide_are_shown_as_such(context: Context, finished: Finished, monkeypatch):
+    told = context.catalog.outcomes(finished.first).with_columns(remedy=pl.lit("Run `pathassets verify` first."))
+    monkeypatch.setattr(context.catalog, "outcomes", lambda slide_id: told)
+    text = json.dumps(slide._outcomes(context, finished.first), cls=PlotlyJSONEncoder)
+    assert '"children": "pathassets verify"' in text
+    assert "`" not in text
+
+
+def test_slides_are_coloured_by_shares_and_terms(context: Context, finished: Finished):
+    sql = "SELECT avg(probability) AS p FROM results.text_scores WHERE recipe = ? AND term = 'adipose' AND slide_id = ?"
+    wanted = context.catalog.frame(sql, VIEW, finished.first)["p"][0]
+    choices = atlas._colours(context.catalog, VIEW)
+    frame = atlas._coloured(context.catalog, VIEW, "term:adipose", choices)
+    assert dict(frame.iter_rows())[finished.first] == pytest.approx(wanted)
+    shares = [key for key in choices if key.startswith("share:")]
+    total = sum(atlas._coloured(context.catalog, VIEW, key, choices).to_series(1).sum() for key in shares)
+    slides = context.catalog.frame("SELECT DISTINCT slide_id FROM results.domain_summary WHERE recipe = ?", VIEW)
+    assert total == pytest.approx(100 * len(slides))
+    assert "colorbar" in shown(context, "/atlas?colour=term:adipose")
+
+
+def test_an_address_of_the_grid_keeps_its_pinned_columns():
+    state = cohort_page._state({"sort": "tiles:asc"})
+    assert state["columnPinning"] == {"leftColIds": ["picture", "slide_id"], "rightColIds": []}
+    assert cohort_page._state({}) == {}
 
 
 def test_a_half_made_slide_shows_what_there_is_and_names_the_command(context: Context, finished: Finished):
@@ -129,7 +205,8 @@ def test_a_file_that_is_no_slide_says_why(context: Context, finished: Finished):
 
 def test_an_address_gives_back_what_it_says(context: Context, finished: Finished):
     text = shown(
-        context, f"/slide/{finished.first}?view={VIEW}&layer=column:eosin&opacity=35&least=12&tile=7&outline=off"
+        context,
+        f"/slide/{finished.first}?view={VIEW}&layer=column:eosin&opacity=35&least=12&tile=7&outline=off&image=off",
     )
     for part in ('"value": "column:eosin"', '"value": 35', '"value": 12', '"data": 7', '"value": []'):
         assert part in text

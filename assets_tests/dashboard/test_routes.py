@@ -112,6 +112,11 @@ def test_other_names_of_this_machine_get_nothing(client):
             assert client.get(path, headers={"Host": host}).status_code == 400, (host, path)
 
 
+def test_a_file_that_dash_does_not_have_is_not_found(client):
+    for name in ("nothing/x.js", "dash/none.js", "dash/%2e%2e/%2e%2e/x.js"):
+        assert client.get(f"/_dash-component-suites/{name}").status_code == 404, name
+
+
 def test_answers_forbid_whatever_is_elsewhere(client):
     headers = client.get("/").headers
     assert "default-src 'self'" in headers["Content-Security-Policy"]

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from dash import no_update
 
 from pathassets.config import Study
 from pathassets.dashboard import search
 from pathassets.dashboard.catalog import Catalog, UnknownNameError
+from pathassets.dashboard.layers import Layers
+from pathassets.dashboard.pages import search as page
+from pathassets.dashboard.parts import Context
+from pathassets.dashboard.pixels import SlidePool
 from pathassets.store.arrays import read_embeddings
 
 from .conftest import VIEW, Finished
@@ -33,6 +40,29 @@ def test_similar_tiles_are_those_with_the_highest_cosine(catalog: Catalog, finis
     assert {(hit.slide_id, hit.tile_id) for hit in found.hits} <= set(cosines)
     assert found.n_tiles == len(vectors)
     assert found.n_slides == 3
+
+
+def test_a_search_in_lots_finds_what_one_search_finds(catalog: Catalog, finished: Finished, monkeypatch):
+    context = Context(catalog, Layers(catalog), SlidePool(catalog.session))
+    for asked in ({"slide": finished.first, "tile": "4"}, {"text": "fat cells"}):
+        query = {**asked, "recipe": VIEW}
+        monkeypatch.setattr(page, "LOT_SECONDS", -1.0)  # a slide at a time
+        told, found = [], search.Found()
+        shown, state = page.go_on(context, {"query": query, "found": asdict(found)})
+        while state is not None:
+            told.append(str(shown))
+            shown, state = page.go_on(context, {"query": query, "found": json.loads(json.dumps(state))})
+        assert [f"{n} of 3 slides" in text for n, text in enumerate(told, 1)] == [True, True]
+        assert "of 3 slides;" not in str(shown), "it is over"
+        monkeypatch.setattr(page, "LOT_SECONDS", 1e9)
+        whole = page._result(context, VIEW, query, None)[0]
+        assert str(shown[-1]) == str(whole[-1])
+
+
+@pytest.mark.parametrize("asked", [None, {}, {"query": 1, "found": {}}, {"query": {}, "found": {"hits": [1]}}])
+def test_a_lot_that_no_page_asks_for_ends(catalog: Catalog, asked: object):
+    context = Context(catalog, Layers(catalog), SlidePool(catalog.session))
+    assert page.go_on(context, asked) == (no_update, None)
 
 
 def test_a_tile_is_most_like_itself(catalog: Catalog, finished: Finished):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -21,7 +23,7 @@ from .conftest import Finished
 def worker(finished: Finished):
     found = Worker(finished.study.home)
     yield found
-    found._end()
+    found.end()
 
 
 def test_it_answers_as_the_box_itself(worker: Worker, catalog: Catalog):
@@ -93,4 +95,41 @@ def test_it_ends_with_whoever_asks(finished: Finished):
 def test_a_study_without_a_snapshot_says_so(tmp_path):
     with pytest.raises(StudyError, match="published"):
         sql_worker.ask_worker(Catalog(Study(tmp_path)), "SELECT 1")
-    sql_worker._WORKERS.pop(tmp_path)._end()
+    sql_worker._WORKERS.pop(tmp_path).end()
+
+
+def test_a_long_question_holds_up_nobody_else(finished: Finished, monkeypatch: pytest.MonkeyPatch):
+    """Two readers: the one asks something that takes as long as this test wants, the other is answered meanwhile."""
+    begun, go_on = threading.Event(), threading.Event()
+    answer = Worker.ask
+
+    def slow(worker: Worker, sql: str) -> sql_box.Answer:
+        if sql == "SELECT 1":
+            begun.set()
+            assert go_on.wait(60)
+        return answer(worker, sql)
+
+    monkeypatch.setattr(Worker, "ask", slow)
+    workers = sql_worker.Workers(finished.study.home)
+    with ThreadPoolExecutor(2) as readers:
+        long = readers.submit(workers.ask, "SELECT 1")
+        assert begun.wait(60)
+        assert workers.ask("SELECT 42 AS n").frame["n"][0] == 42
+        begun.clear()
+        another = readers.submit(workers.ask, "SELECT 1")
+        assert begun.wait(60)
+        with pytest.raises(ConfigError, match="other questions") as busy:
+            workers.ask("SELECT 42")
+        assert "again" in busy.value.remedy
+        go_on.set()
+        assert [len(one.result().frame) for one in (long, another)] == [1, 1]
+    assert workers.ask("SELECT 42 AS n").frame["n"][0] == 42, "who is done answers again"
+    workers.end()
+
+
+def test_workers_start_when_they_are_needed(finished: Finished):
+    workers = sql_worker.Workers(finished.study.home)
+    for _ in range(3):
+        workers.ask("SELECT 1")
+    assert sum(worker._process is not None for worker in workers._all) == 1
+    workers.end()

@@ -22,6 +22,7 @@ SWITCHES = [
     "--disable-sync",
 ]
 WAIT_MS = 30_000
+BUTTONS = {"Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,12 @@ class Walk:
         """Waits for the slide's pixels."""
         self.page.wait_for_function("window.pathassetsViewer && window.pathassetsViewer.settled()")
 
+    def buttons(self) -> set[str]:
+        """What all plots' buttons say."""
+        self.page.locator(".modebar-btn").first.wait_for(state="attached")
+        said = "found => found.map(e => e.getAttribute('data-title'))"
+        return set(self.page.locator(".modebar-btn").evaluate_all(said))
+
 
 @pytest.fixture
 def walk(browser, address: str) -> Iterator[Walk]:
@@ -102,6 +109,7 @@ def test_all_slides(walk: Walk, finished: Finished):
     walk.page.get_by_label("Find in all columns").fill("P2")
     walk.until_query_has("q=P2")
     walk.page.get_by_role("link", name=finished.first).wait_for(state="detached")
+    walk.page.get_by_text("1 of 6 slides").wait_for()
     with walk.page.expect_download() as download:
         walk.page.get_by_role("button", name="CSV").click()
     text = download.value.path().read_text(encoding="utf-8-sig")
@@ -144,6 +152,7 @@ def test_a_slide_up_close(walk: Walk, finished: Finished):
     walk.until_query_has("&w=")
     walk.settle()
     assert walk.page.locator("#slide-bar-text").inner_text() != whole
+    assert walk.buttons() == {*BUTTONS, "Lasso Select", "Box Select"}
     tiles = walk.page.evaluate(
         "performance.getEntriesByType('resource').map(e => e.name).filter(n => /\\/0\\/\\d+_\\d+.jpg$/.test(n))"
     )
@@ -155,6 +164,39 @@ def test_a_slide_up_close(walk: Walk, finished: Finished):
     walk.page.locator("#slide-card .facts").wait_for()
     assert walk.page.locator("#slide-card h2").inner_text().startswith("Tile ")
     walk.until_query_has("tile=")
+
+
+def test_a_wheel_a_picture_and_nothing_over_it(walk: Walk, finished: Finished):
+    walk.go(f"/slide/{finished.first}?layer=none")
+    walk.settle()
+    assert (
+        walk.page.evaluate("pathassetsViewer.graph().data.filter(t => t.type !== 'scatter' && t.opacity).length") == 0
+    )
+    width = "(() => { const a = pathassetsViewer.graph()._fullLayout.xaxis.range; return a[1] - a[0]; })()"
+    whole = walk.page.evaluate(width)
+    box = walk.page.locator("#slide-viewer").bounding_box()
+    walk.page.mouse.move(box["x"] + 200, box["y"] + 200)
+    walk.page.mouse.wheel(0, -100)
+    walk.page.wait_for_function(f"{width} < {whole} / 1.4")
+    walk.page.mouse.wheel(0, 5000)
+    walk.page.wait_for_function(f"{width} > 2.5 * {whole}")
+    assert walk.page.evaluate(width) < 4 * whole, "there is an end"
+    walk.page.keyboard.press("Escape")
+    walk.page.get_by_text("Picture of the slide").click()
+    walk.until_query_has("image=off")
+    walk.settle()
+    assert pixel(walk)[3] == 0
+
+
+def test_a_narrow_window(walk: Walk, finished: Finished):
+    walk.page.set_viewport_size({"width": 420, "height": 900})
+    walk.go(f"/slide/{finished.first}")
+    walk.settle()
+    right = "(() => { const f = pathassetsViewer.graph()._fullLayout; return f.xaxis._offset + f.xaxis.d2p(2304 * 0.5); })()"
+    legend = "document.querySelector('#slide-graph .cbbg').getBoundingClientRect().x"
+    graph = "document.querySelector('#slide-graph').getBoundingClientRect().x"
+    walk.page.wait_for_function(f"{right} + {graph} <= {legend} + 1")
+    assert walk.page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
 def test_what_lies_over_a_slide(walk: Walk, finished: Finished):
@@ -206,6 +248,8 @@ def test_a_lasso_on_the_map(walk: Walk, finished: Finished):
     walk.page.get_by_role("button", name="Clear").click()
     walk.page.locator("#slide-map .selectionlayer path").first.wait_for(state="detached")
     walk.page.locator("#slide-selection table").wait_for(state="detached")
+    pale = "document.querySelector('#slide-map .js-plotly-plot').data.some(trace => trace.selectedpoints)"
+    assert not walk.page.evaluate(pale), "no point is pale any more"
     walk.page.wait_for_function("!location.search.includes('lasso')")
 
 
@@ -221,17 +265,51 @@ def test_slides_that_lack_something(walk: Walk, finished: Finished):
     assert pixel(walk)[3] == 255, "the stored thumbnail is drawn"
 
 
+def click_mosaic(walk: Walk) -> None:
+    """A click on the first tile of the mosaic leads to its slide, and to that tile."""
+    plot = "document.querySelector('#atlas-mosaic .js-plotly-plot')"
+    walk.page.wait_for_function(f"{plot} && {plot}._fullLayout && {plot}._fullLayout.xaxis")
+    walk.page.locator("#atlas-mosaic").scroll_into_view_if_needed()
+    x, y, slide, tile = walk.page.evaluate(
+        f"() => {{ const g = {plot}, full = g._fullLayout, first = g.data[0], box = g.getBoundingClientRect();"
+        "const at = (values, i) => values._inputArray ? values._inputArray[i] : values[i];"
+        "return [box.x + full.xaxis._offset + full.xaxis.d2p(at(first.x, 0)),"
+        "box.y + full.yaxis._offset + full.yaxis.d2p(at(first.y, 0)), ...at(first.customdata, 0)]; }"
+    )
+    walk.page.mouse.move(x, y)
+    walk.page.mouse.click(x, y)
+    walk.page.wait_for_url(f"**/slide/{slide}?*tile={tile}*")
+    walk.settle()
+
+
 def test_search_atlas_and_sql(walk: Walk, finished: Finished):
     walk.go("/search?text=adipose")
     walk.page.locator(".strip .tile").first.wait_for()
     walk.go("/atlas?colour=patient")
     walk.page.locator("#atlas-map .scatterlayer .point").first.wait_for(state="attached")
     walk.page.locator("#atlas-shares .bars path").first.wait_for(state="attached")
+    click_mosaic(walk)
     walk.go(f"/atlas?slide={finished.first}")
     walk.page.get_by_role("link", name=finished.second).wait_for()
+    assert walk.buttons() == BUTTONS
+
+
+def test_questions(walk: Walk):
     walk.go("/sql")
+    walk.page.evaluate("() => { window.before = true; }")
     walk.page.locator("#sql-text").fill("SELECT 41 + 1 AS answer")
     walk.page.keyboard.press("Control+Enter")
     walk.page.get_by_role("gridcell", name="42").wait_for()
+    walk.until_query_has("q=SELECT+41+++1")
+    assert walk.page.evaluate("window.before"), "the page itself stayed"
+    walk.page.get_by_role("button", name="Save").click()
+    walk.page.locator("#sql-saved a").wait_for()
+    walk.page.locator("#sql-tables summary").nth(2).click()
+    walk.page.get_by_role("cell", name="x_px").wait_for()
+    walk.go("/sql")
+    walk.page.locator("#sql-saved a").click()
+    walk.page.get_by_role("gridcell", name="42").wait_for()
+    walk.page.get_by_role("button", name="Forget").click()
+    walk.page.locator("#sql-saved a").wait_for(state="detached")
     walk.go("/sql?q=DROP TABLE slides")
     assert "not one SELECT" in walk.page.locator("[role=alert].warning").inner_text()

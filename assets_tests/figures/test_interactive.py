@@ -130,3 +130,11 @@ def test_large_slides_list_fewer_values_on_hover(monkeypatch):
     layers = [Layer(f"term {i}", np.zeros(len(tiles))) for i in range(9)]
     hover = slide_overlay(RGB, tiles, layers, LEVEL0, 0.5, "slide").data[-1]
     assert hover.customdata.shape[2] == 3 + 2
+
+
+def test_a_page_has_no_button_that_sends_its_figure_away():
+    from plotly.graph_objects import Figure
+
+    text = interactive.page(Figure(), "x")
+    assert "plotly.com" not in text
+    assert '"modeBarButtons": [["zoom2d"' in text

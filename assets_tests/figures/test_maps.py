@@ -11,7 +11,8 @@ from PIL import Image
 
 from pathassets.core import palette
 from pathassets.figures.interactive import page
-from pathassets.figures.maps import slide_map, slide_map_image
+from pathassets.figures.maps import group_colours, slide_map, slide_map_image
+from pathassets.figures.mosaic import cohort_points
 
 TEXT = {"slide_id": pl.String, "method": pl.String}
 
@@ -44,6 +45,43 @@ def test_groups_have_colours_and_none_has_its_own():
         "a": palette.domain_colour(0), "b": palette.domain_colour(1), "none": palette.NO_DOMAIN_COLOUR,
     }  # fmt: skip
     assert sum(len(t.x) for t in figure.data) == 16
+
+
+def test_a_value_has_one_colour_on_every_map():
+    points = _points(8).with_columns(tile_id=0)
+    colours = group_colours(pl.Series(["a", "b", "c", None]))
+    fewer = points.filter(pl.col("cohort") != "a")
+    for figure in (slide_map(fewer, "", "cohort", colours), cohort_points(fewer, "cohort", colours)):
+        assert {trace.marker.color for trace in figure.data if trace.name == "b"} == {colours["b"]}
+    backwards = slide_map(points.reverse(), "", "cohort")
+    forwards = cohort_points(points, "cohort")
+    for name in ("a", "b", "none"):
+        seen = {trace.marker.color for figure in (backwards, forwards) for trace in figure.data if trace.name == name}
+        assert len(seen) == 1, name
+
+
+def test_numbers_have_a_scale():
+    points = _points(8, ["pca"]).with_columns(tile_id=0, share=pl.Series([0.0, 10.0, None, 30.0] * 2))
+    for figure in (slide_map(points, "", "share"), cohort_points(points, "share")):
+        [trace] = figure.data
+        assert (trace.marker.cmin, trace.marker.cmax) == (0, 30)
+        assert trace.marker.colorbar.title.text == "share"
+    assert "30" in slide_map(points, "", "share").data[0].hovertext[3]
+
+
+def test_names_do_not_lie_over_each_other():
+    points = pl.DataFrame(
+        {
+            "slide_id": ["a_long_name-1", "a_long_name-2", "far-3"],
+            "method": "pca",
+            "x": [0.0, 0.001, 1.0],
+            "y": [0.0, 0.001, 1.0],
+        }
+    )
+    trace = slide_map(points, "").data[0]
+    assert trace.text == ("a_long_name-1", "", "far-3")
+    assert trace.hovertext[1] == "a_long_name-2"
+    assert trace.customdata[1] == "a_long_name-2", "a click on it is answered"
 
 
 def test_ids_stay_text():

@@ -115,6 +115,11 @@ def test_shares_of_equal_labels_count_together_and_a_label_has_one_colour():
     assert len({bar.marker.color for bar in figure.data}) == 2
 
 
+def test_bars_of_one_slide_leave_room_for_all_labels():
+    frame = pl.DataFrame({"slide_id": "a", "label": [f"l{i}" for i in range(12)], "share": [1 / 12] * 12})
+    assert shares.label_shares(frame).layout.height >= 12 * shares.LABEL_PX
+
+
 def test_rare_labels_are_one():
     frame = pl.DataFrame({"slide_id": "a", "label": [f"l{i:02d}" for i in range(30)], "share": [1 / 30] * 30})
     figure = shares.label_shares(frame)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update, set_props
+from dash.exceptions import DependencyException, InvalidResourceError
 
 from pathassets.config import Study
 from pathassets.dashboard import parts
@@ -48,6 +49,8 @@ def make_app(study: Study) -> Dash:
     )
     app.layout = _shell()
     add_routes(app.server, catalog, context.pool)
+    for refusal in (DependencyException, InvalidResourceError):  # Dash itself would answer 500
+        app.server.register_error_handler(refusal, lambda error: ("there is no such file", 404))
 
     @app.callback(Output("page", "children"), Input("url", "pathname"), State("url", "search"))
     def show(pathname: str | None, search: str | None) -> list[Any]:

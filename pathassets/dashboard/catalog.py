@@ -160,6 +160,11 @@ class Catalog:
         sql = "SELECT geometry FROM results.tissues WHERE slide_id = ? ORDER BY tissue_id"
         return self.frame(sql, slide_id)["geometry"].to_list()
 
+    def pieces(self, slide_id: str) -> list[tuple[int, float]]:
+        """Number and area (mm²) of the slide's pieces of tissue, as in `outlines`."""
+        sql = "SELECT tissue_id, coalesce(area_mm2, 0.0) FROM results.tissues WHERE slide_id = ? ORDER BY tissue_id"
+        return list(self.frame(sql, slide_id).iter_rows())
+
     def outcomes(self, slide_id: str) -> pl.DataFrame:
         """What became of the slide's steps, in words that name no folder."""
         columns = "o.step, o.tiling, o.recipe, o.status, o.reason, o.message, o.remedy, o.seconds, o.run_id, s.path"

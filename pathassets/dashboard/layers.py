@@ -100,7 +100,7 @@ class Layers:
         scale = scale if scale in SCALES else palette.SEQUENTIAL_SCALE
         if kind == "term":
             return replace(self._term(slide_id, view, name, tiles), scale=scale)
-        return Layer(name, tiles[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(), scale=scale)
+        return Layer(scale_name(name), tiles[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(), scale=scale)
 
     def places(self, slide_id: str, view: str) -> list[Places]:
         """The layouts of the slide's tiles that there are, UMAP first."""
@@ -139,7 +139,7 @@ class Layers:
         sql = "SELECT tile_id, probability FROM results.text_scores WHERE slide_id = ? AND recipe = ? AND term = ?"
         frame = self._catalog.frame(sql, slide_id, recipe, term)
         values = _by_tile(tiles, frame, "probability").cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        return Layer(term, values, limits=(0.0, 1.0))
+        return Layer(f"{term} (probability)", values, limits=(0.0, 1.0))
 
     def _colours(self, slide_id: str, recipe: str, tiles: pl.DataFrame) -> Layer:
         components = self._derived(slide_id, recipe, "obsm/X_pca", tiles)
@@ -173,6 +173,26 @@ def pca_colours(components: NDArray[np.floating]) -> NDArray[np.float32]:
             colours[:, channel] = 255 * np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     colours[~np.isfinite(components).all(axis=1)] = np.nan
     return colours
+
+
+def scale_name(column: str) -> str:
+    """A column of `tiles` as people read it, with its unit, or its range, out of the schema."""
+    known = {spec.name: spec for spec in table_spec("tiles").columns}.get(column)
+    unit = (
+        "" if known is None else known.unit or known.description.partition(";")[0].partition(", ")[2].partition(", ")[0]
+    )
+    name = column.replace("_", " ")
+    return f"{name} ({unit})" if unit and unit != "0 and more" else name
+
+
+def within(layer: Layer, shown: NDArray[np.bool_] | None) -> Layer:
+    """`layer` without the tiles that are not `shown` (n,); colours mean what they meant. None = all."""
+    if shown is None:
+        return layer
+    values = np.array(layer.values, dtype=np.float64)
+    limits = (layer.limits or _limits(values)) if layer.kind == "score" else layer.limits
+    values[~shown] = np.nan
+    return replace(layer, values=values, limits=limits)
 
 
 def at_least(layer: Layer, least: float | None) -> Layer:

@@ -13,15 +13,18 @@ from urllib.parse import urlencode
 import dash_ag_grid as dag
 from dash import dcc, html
 
-from pathassets.dashboard.catalog import Catalog
+from pathassets.dashboard.catalog import Catalog, UnknownNameError
 from pathassets.dashboard.layers import Layers
 from pathassets.dashboard.pixels import SlidePool
-from pathassets.errors import PathassetsError
+from pathassets.errors import PathassetsError, Reason, StudyError
+from pathassets.figures.interactive import PLOT_CONFIG
 
 Query = Mapping[str, str]
-GRAPH_CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d"]}
-SLIDE_CONFIG: Any = {**GRAPH_CONFIG, "responsive": True}
+GRAPH_CONFIG: Any = {**PLOT_CONFIG, "scrollZoom": True}
+# The wheel is viewer.js's: a notch of Plotly's own is a tenth, and has no end.
+SLIDE_CONFIG: Any = {**GRAPH_CONFIG, "scrollZoom": False, "responsive": True}
 MAP_CONFIG: Any = {**GRAPH_CONFIG, "scrollZoom": False}
+LASSO_CONFIG: Any = {**MAP_CONFIG, "modeBarButtons": [["lasso2d", "select2d"], *PLOT_CONFIG["modeBarButtons"]]}
 # Programs that calculate take a cell that begins so for a formula.
 CSV = {"processCellCallback": {"function": "plainCell(params)"}}
 
@@ -59,7 +62,10 @@ def tile_picture(slide_id: str, tiling: str, tile_id: int) -> str:
 
 def notice(error: PathassetsError) -> html.Div:
     """What went wrong and what to do, in words."""
-    return empty(str(error.reason), error.message, error.remedy)
+    title = "Not found" if isinstance(error, UnknownNameError) else str(error.reason)
+    if isinstance(error, StudyError) and error.reason is Reason.FILE_MISSING:
+        title = "Nothing to show yet"
+    return empty(title, error.message, error.remedy)
 
 
 def empty(title: str, what: str, remedy: str = "") -> html.Div:
@@ -76,6 +82,11 @@ def commands(text: str) -> list[Any]:
 def facts(pairs: Iterable[tuple[str, str]]) -> html.Dl:
     """Names with values."""
     return html.Dl([cell for name, value in pairs for cell in (html.Dt(name), html.Dd(value))], className="facts")
+
+
+def integer(text: str | None) -> int | None:
+    """A whole number out of an address; None for anything else, and for what no table could hold."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 12 else None
 
 
 def number(value: Any, unit: str = "", digits: int = 4) -> str:

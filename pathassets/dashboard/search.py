@@ -6,6 +6,7 @@ belong: approximate indexes (a million tiles take seconds without).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Found:
         n_slides: Slides that they are of.
         seconds: Time it took.
         skipped: Slides whose embeddings could not be read.
+        n_rest: Slides that are still to be compared.
         unknown_words: Words that the text tower has never seen.
     """
 
@@ -57,6 +59,7 @@ class Found:
     n_slides: int = 0
     seconds: float = 0.0
     skipped: list[str] = field(default_factory=list)
+    n_rest: int = 0
     unknown_words: list[str] = field(default_factory=list)
 
 
@@ -82,6 +85,8 @@ def similar_tiles(
     *,
     only: str | None = None,
     but: tuple[str, int] | None = None,
+    before: Found | None = None,
+    seconds: float = math.inf,
 ) -> Found:
     """The `k` tiles with the highest cosine to `vector`.
 
@@ -92,11 +97,17 @@ def similar_tiles(
         k: How many.
         only: Of this slide alone; None = of all.
         but: Slide and tile to leave out: the one that is asked about.
+        before: What a search that was not over has found; it goes on with the slides after those.
+        seconds: It stops after the slide during which they are over, and says how many are left.
     """
     begun = time.perf_counter()
-    found = Found()
+    found = before or Found()
     rows = catalog.embeddings_rows(recipe)
-    for row in rows if only is None else [row for row in rows if row["slide_id"] == only]:
+    done = found.n_slides + len(found.skipped)
+    wanted = (rows if only is None else [row for row in rows if row["slide_id"] == only])[done:]
+    found.n_rest = len(wanted)
+    for row in wanted:
+        found.n_rest -= 1
         try:
             best = list(_best_of(catalog, row, vector, k, but))
         except PathassetsError:
@@ -105,7 +116,9 @@ def similar_tiles(
         found.hits = sorted([*found.hits, *best], key=lambda hit: -hit.score)[:k]
         found.n_slides += 1
         found.n_tiles += row["n_tiles"]
-    found.seconds = time.perf_counter() - begun
+        if time.perf_counter() - begun > seconds:
+            break
+    found.seconds += time.perf_counter() - begun
     return found
 
 
@@ -142,8 +155,8 @@ def text_recipe(catalog: Catalog, recipe: str) -> Recipe | None:
     return known if known.weights or weights_are_here(known.encoder) else None
 
 
-def top_of_words(catalog: Catalog, recipe: str, text: str, k: int) -> Found:
-    """The `k` tiles with the highest cosine to words that were not compared before.
+def top_of_words(catalog: Catalog, recipe: str, text: str, k: int, **how: Any) -> Found:
+    """The `k` tiles with the highest cosine to words that were not compared before; `how` as for `similar_tiles`.
 
     Raises:
         UnknownNameError: The recipe's encoder cannot read words, or its weights are not here.
@@ -155,7 +168,7 @@ def top_of_words(catalog: Catalog, recipe: str, text: str, k: int) -> Found:
     words = " ".join(text.split())[:MAX_TEXT]
     encoder: Any = catalog.session.encoder(known)
     vector = term_vectors(encoder.embed_text(prompts([words], known.text.templates or encoder.templates)), 1)[0]
-    found = similar_tiles(catalog, recipe, vector, k)
+    found = similar_tiles(catalog, recipe, vector, k, **how)
     found.unknown_words = list(encoder.unknown_words(words))
     return found
 

@@ -33,6 +33,8 @@ LOOK_SECONDS = 0.05
 GRACE_SECONDS = 3.0
 START_SECONDS = 120.0
 _TOO_MUCH = "this needs more memory than a question may take"
+# Questions that are answered at once; each may take the memory above.
+AT_ONCE = 2
 _LESS = "Ask for less: fewer rows in the joins, shorter texts, a LIMIT inside."
 _LENGTH = struct.Struct("<Q")
 
@@ -66,10 +68,10 @@ class Worker:
                 process.stdin.flush()
                 reply = _received(process, seconds + GRACE_SECONDS)
             except TimeoutError as error:
-                self._end()
+                self.end()
                 raise ConfigError(f"stopped after {seconds:g} s", remedy=_LESS) from error
             except (OSError, EOFError, MemoryError) as error:
-                self._end()
+                self.end()
                 raise ConfigError(_TOO_MUCH, remedy=_LESS) from error
         return _answer(reply)
 
@@ -86,23 +88,59 @@ class Worker:
             _received(self._process, START_SECONDS)  # it has begun: that counts for no question
         return self._process
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Ends its process; the next question starts another."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         self._process = None
 
 
-_WORKERS: dict[Path, Worker] = {}
+class Workers:
+    """A few workers, each started when it is first needed: one long question holds up nobody else.
+
+    Args:
+        home: The study's folder.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._all = [Worker(home) for _ in range(AT_ONCE)]
+        self._idle = list(self._all)
+        self._lock = threading.Lock()
+
+    def ask(self, sql: str, **limits: Any) -> Answer:
+        """See `Worker.ask`.
+
+        Raises:
+            ConfigError: As there; also, at once, where all are at work.
+            StudyError: As there.
+        """
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is None:
+            raise ConfigError(f"{AT_ONCE} other questions are being answered", remedy="Ask again in a few seconds.")
+        try:
+            return worker.ask(sql, **limits)
+        finally:
+            with self._lock:
+                self._idle.append(worker)  # taken again first: the others need not be started
+
+    def end(self) -> None:
+        """Ends their processes."""
+        for worker in self._all:
+            worker.end()
+
+
+_WORKERS: dict[Path, Workers] = {}
 _STARTING = threading.Lock()
 
 
 def ask_worker(catalog: Catalog, sql: str) -> Answer:
-    """The answer to one SELECT, from this process's worker for the study."""
+    """The answer to one SELECT, from this process's workers for the study."""
     home = catalog.study.home
     with _STARTING:
-        worker = _WORKERS.setdefault(home, Worker(home))
-    return worker.ask(sql)
+        workers = _WORKERS.setdefault(home, Workers(home))
+    return workers.ask(sql)
 
 
 def _received(process: subprocess.Popen[bytes], seconds: float) -> bytes:

@@ -32,6 +32,14 @@ OPACITY = 0.6
 # So many layers at most are listed when the mouse is on a tile, and fewer where they would make the page too large.
 HOVER_LAYERS = 24
 HOVER_VALUES = 2_000_000
+# Every button is named: of its own accord Plotly adds one that sends the chart, with all its data, to its makers' cloud.
+PLOT_CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "modeBarButtons": [["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    "plotlyServerURL": "",
+}
+MODEBAR = {"bgcolor": "rgba(255,255,255,0.85)", "color": "#5f6670", "activecolor": palette.ACCENT}
+"""Buttons that neither hide pixels nor are lost on them."""
 SCALE_BARS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
@@ -96,7 +104,7 @@ def page(figure: Figure, title: str, script: str = PLOTLY_FILE) -> str:
         include_plotlyjs=False,
         div_id="figure",  # a drawn one would make every page a new file
         default_height="92vh",
-        config={"scrollZoom": True, "displaylogo": False, "responsive": True},
+        config={**PLOT_CONFIG, "scrollZoom": True, "responsive": True},
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from pathassets.core import palette
 from pathassets.core.mosaic import Mosaic
-from pathassets.figures import images
-from pathassets.figures.interactive import safe
+from pathassets.figures import images, maps
+from pathassets.figures.interactive import MODEBAR, safe
 
 if TYPE_CHECKING:
     import polars as pl
-    from plotly.graph_objects import Figure
+    from plotly.graph_objects import Figure, Scattergl
 
 SIDE_PX = 1280
 CELL_PX = (32, 96)
@@ -76,42 +76,51 @@ def mosaic_figure(source: str, shape: tuple[int, int], cells: Sequence[tuple[int
                  "sizing": "stretch", "layer": "below", "yanchor": "top"}],
         xaxis={**hidden, "range": [0, columns]},
         yaxis={**hidden, "range": [rows, 0], "scaleanchor": "x"},
-        plot_bgcolor="rgba(0,0,0,0)", paper_bgcolor="rgba(0,0,0,0)", showlegend=False,
+        modebar=MODEBAR, plot_bgcolor="rgba(0,0,0,0)", paper_bgcolor="rgba(0,0,0,0)", showlegend=False,
         margin={"l": 0, "r": 0, "t": 0, "b": 0}, dragmode="pan", hovermode="closest",
     )  # fmt: skip
     return figure
 
 
-def cohort_points(points: pl.DataFrame, colour_by: str) -> Figure:
+def cohort_points(points: pl.DataFrame, colour_by: str, colours: Mapping[Any, str] | None = None) -> Figure:
     """The same map as points, each group in a colour of its own.
 
     Args:
         points: `slide_id`, `tile_id`, `x`, `y`, and the column `colour_by`.
-        colour_by: Column whose values get a colour each.
+        colour_by: Column whose values get a colour each; numbers (floats) get one scale.
+        colours: Colour of each value; None = `maps.group_colours` of the column.
     """
-    from plotly.graph_objects import Figure, Scattergl
+    from plotly.graph_objects import Figure
 
-    figure = Figure()
-    groups = points[colour_by].unique().sort(nulls_last=True).to_list()
-    for number, value in enumerate(groups):
-        of = points.filter(points[colour_by].eq_missing(value))
-        name = "none" if value is None else safe(str(value))
-        figure.add_trace(
-            Scattergl(
-                x=of["x"].to_numpy(), y=of["y"].to_numpy(), mode="markers", name=name, text=[safe(s) for s in of["slide_id"]],
-                marker={"size": MAP_POINT_PX, "opacity": 0.7, "color": palette.domain_colour(-1 if value is None else number)},
-                customdata=[[slide, tile] for slide, tile in of.select("slide_id", "tile_id").iter_rows()],
-                hovertemplate="%{text}<br>tile %{customdata[1]}<extra></extra>",
-            )
-        )  # fmt: skip
-    figure.update_layout(**_bare())
+    values = points[colour_by]
+    if values.dtype.is_float():
+        figure = Figure(_tile_points(points, "", maps.scaled(values, colour_by)))
+    else:
+        known = colours or maps.group_colours(values)
+        figure = Figure()
+        for value in values.unique().sort(nulls_last=True).to_list():
+            name = "none" if value is None else safe(str(value))
+            figure.add_trace(_tile_points(points.filter(values.eq_missing(value)), name, {"color": known[value]}))
+    figure.update_layout(**_bare(), showlegend=not values.dtype.is_float())
     return figure
+
+
+def _tile_points(of: pl.DataFrame, name: str, marker: dict[str, Any]) -> Scattergl:
+    from plotly.graph_objects import Scattergl
+
+    return Scattergl(
+        x=of["x"].to_numpy(), y=of["y"].to_numpy(), mode="markers", name=name, text=[safe(s) for s in of["slide_id"]],
+        marker={"size": MAP_POINT_PX, "opacity": 0.7, **marker},
+        customdata=[[slide, tile] for slide, tile in of.select("slide_id", "tile_id").iter_rows()],
+        hovertemplate="%{text}<br>tile %{customdata[1]}<extra></extra>",
+    )  # fmt: skip
 
 
 def _bare() -> dict[str, Any]:
     axis = {"showticklabels": False, "zeroline": False, "showgrid": False, "showline": True, "mirror": True,
             "linecolor": "#cccccc"}  # fmt: skip
     return {
+        "modebar": MODEBAR,
         "xaxis": axis,
         "yaxis": {**axis, "scaleanchor": "x"},
         "plot_bgcolor": "white",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 BAR_PX = 26
+LABEL_PX = 20
 # Rarer labels are drawn as one: more colours cannot be told apart.
 MAX_LABELS = 16
 OTHER = "other"
@@ -50,7 +51,7 @@ def label_shares(frame: pl.DataFrame) -> Figure:
         ]
     )
     figure.update_layout(
-        barmode="stack", plot_bgcolor="white", height=BAR_PX * len(slides) + 110,
+        barmode="stack", plot_bgcolor="white", height=max(BAR_PX * len(slides), LABEL_PX * len(names)) + 110,
         xaxis={"title": {"text": "share of tiles (%)"}, "range": [0, 100], "gridcolor": "#eeeeee"},
         yaxis={"automargin": True, "type": "category"}, margin={"l": 10, "r": 10, "t": 10, "b": 50},
         legend={"traceorder": "normal"},

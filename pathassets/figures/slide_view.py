@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Heatmap, Scatter, Scattergl
     from shapely.geometry.base import BaseGeometry
 
-# Beyond this an outline's corners cannot be told apart on a screen that shows the whole slide.
-OUTLINE_TOLERANCE_PX = 16
+# A quarter of what the mask itself can tell: close up, too, the line is where the tissue was found to end.
+OUTLINE_TOLERANCE_PX = 4
 VEIL_OPACITY = 0.8
 # The whole slide is shown with room beside it, where the legend covers nothing.
 LEGEND_ROOM = 1.2
-SHARED_LAYOUT = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "showlegend": False,
+SHARED_LAYOUT = {"modebar": interactive.MODEBAR, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "showlegend": False,
                  "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#333333"}}  # fmt: skip
 
 

@@ -21,10 +21,11 @@
         window.history.replaceState(window.history.state, "", window.location.pathname + (text ? `?${text}` : ""));
     }
 
+    const MAX_KEPT = 50;
     const short = (value) => Number(value.toPrecision(4));
 
     /* Numbers on a scale; domains and colours of PCA have none. */
-    const isScore = (layer) => Boolean(layer) && !layer.startsWith("domain:") && layer !== "pca";
+    const isScore = (layer) => Boolean(layer) && layer !== "none" && !layer.startsWith("domain:") && layer !== "pca";
 
     clientside.pathassets = {
         /* A page has come: its title, menus that send their form, Ctrl+Enter in the SQL box. */
@@ -39,7 +40,7 @@
                 if (box) {
                     box.onkeydown = (event) => {
                         if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-                            box.form.submit();
+                            document.getElementById("sql-ask").click();
                         }
                     };
                 }
@@ -47,13 +48,14 @@
             return same();
         },
 
-        draw: (figure, facts, opacity, layer) => {
+        draw: (figure, facts, opacity, layer, image) => {
             ["least", "scale"].forEach((name) => {
                 document.getElementById(name).hidden = !isScore(layer);
             });
             if (facts) {
                 window.pathassetsViewer.start(facts);
             }
+            window.pathassetsViewer.picture(!image || image.length > 0);
             const graph = window.pathassetsViewer.graph();
             const first = graph && graph.data && graph.data[0];
             if (first && (first.type === "heatmap" || first.type === "image") && first.hoverinfo === "skip" && first.opacity !== opacity / 100) {
@@ -81,18 +83,20 @@
         clear: (clicks) => {
             const graph = document.querySelector("#slide-map .js-plotly-plot");
             if (clicks && graph) {
-                window.Plotly.relayout(graph, { selections: [] });
+                window.Plotly.update(graph, { selectedpoints: null }, { selections: [] });
             }
             return clicks ? [null, null] : [same(), same()];
         },
 
-        remember_slide: (view, layer, scale, opacity, least, outline, method, tile, lasso) => {
+        remember_slide: (view, layer, scale, opacity, least, outline, method, piece, image, tile, lasso) => {
             const score = isScore(layer);
             remember({
                 view, layer, opacity, method, tile,
                 scale: score ? scale : null,
                 least: (score && least) || null,
                 outline: outline && outline.length ? null : "off",
+                image: image && image.length ? null : "off",
+                piece: piece === "all" ? null : piece,
                 lasso: lasso && lasso.length ? lasso.map((corner) => corner.join(",")).join(";") : null,
             });
             return same();
@@ -101,6 +105,12 @@
         find: (text, options) => {
             remember({ q: text });
             return { ...options, quickFilterText: text || "" };
+        },
+
+        /* How many rows the filters leave. */
+        count: (shown, all) => {
+            const [n, of] = [(shown || []).length, (all || []).length];
+            return `${n === of ? "" : `${n} of `}${of} ${of === 1 ? "slide" : "slides"}`;
         },
 
         csv: (clicks) => (clicks ? true : same()),
@@ -116,13 +126,75 @@
 
         choose_slide: (click) => {
             const point = click && click.points && click.points[0];
-            if (point && point.text) {
+            if (point && point.customdata) {
                 const query = new URLSearchParams(window.location.search);
-                query.set("slide", point.text);
+                query.set("slide", point.customdata);
                 window.location.search = query.toString();
             }
             return same();
         },
+    };
+
+    /* A search that is not over: the next lot, from where it stands. */
+    clientside.pathassets.go_on = (found, asked) => {
+        if (found && asked) {
+            window.dash_clientside.set_props("search-next", { data: { ...asked, found } });
+        }
+        return same();
+    };
+
+    /* -- the SQL page ---------------------------------------------------------------------------------------------- */
+
+    const tag = (name, text, inside = []) => {
+        const made = document.createElement(name);
+        made.textContent = text || "";
+        made.append(...inside);
+        return made;
+    };
+
+    /* What stands in backticks is what one types. */
+    const told = (text) => String(text || "").split("`").map((part, i) => tag(i % 2 ? "code" : "span", part));
+
+    /* Names and types of all columns, each as text: Dash makes nothing of them. */
+    clientside.pathassets.list_tables = (tables) => {
+        const row = (kind, cells) => tag("tr", "", cells.map((cell) => tag(kind, "", told(cell))));
+        const entries = (tables || []).map(([name, about, columns]) => {
+            const table = tag("table", "", [row("th", ["Column", "Type", "Meaning"]), ...columns.map((column) => row("td", column))]);
+            table.className = "small";
+            const wide = tag("div", "", [table]);
+            wide.className = "wide";
+            const quiet = tag("span", "", told(about));
+            quiet.className = "quiet";
+            return tag("details", "", [tag("summary", "", [tag("code", name), " ", quiet]), wide]);
+        });
+        document.getElementById("sql-tables").replaceChildren(...entries);
+        return same();
+    };
+
+    clientside.pathassets.asked = (clicks, text) => {
+        remember({ q: text });
+        return same();
+    };
+
+    /* The newest first; the same words are kept once. */
+    clientside.pathassets.keep_question = (save, forget, text, kept) => {
+        const others = (Array.isArray(kept) ? kept : []).filter((other) => other !== text);
+        const wanted = (text || "").trim() && window.dash_clientside.callback_context.triggered_id === "sql-save";
+        return (wanted ? [text, ...others] : others).slice(0, MAX_KEPT);
+    };
+
+    clientside.pathassets.list_questions = (when, kept) => {
+        const list = document.getElementById("sql-saved");
+        const chips = (Array.isArray(kept) ? kept : []).map((text) => {
+            const line = String(text).replace(/\s+/g, " ").trim();
+            const chip = tag("a", line.length > 60 ? `${line.slice(0, 59)}…` : line);
+            chip.className = "chip";
+            chip.title = text;
+            chip.href = `/sql?${new URLSearchParams({ q: text })}`;
+            return chip;
+        });
+        list.replaceChildren(...(chips.length ? [tag("span", "Saved in this browser: "), ...chips] : []));
+        return same();
     };
 
     clientside.pathassets.choose_tile = (click) => {

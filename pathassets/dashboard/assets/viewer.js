@@ -9,13 +9,21 @@
     const MAX_TILES = 600; // about 160 MB of decoded pixels
     const AT_ONCE = 8;
     const REMEMBER_AFTER_MS = 250;
+    const NOTCH = 1.5; // the view grows or shrinks so much with a notch of the wheel
+    const LEAST_PX = 16;
+    const OUT_TIMES = 3;
+    const NARROW_PX = 600;
+    const LEGEND_PX = 190;
     let facts = null;
     let graph = null;
     let thumbnail = null;
     let tiles = new Map(); // address -> image; the least recently drawn first
     let wanted = [];
     let loading = 0;
+    let turned = 0; // notches that are not shown yet
+    let turning = 0;
     let timer = 0;
+    let pictured = true; // whether the slide itself is shown below what lies over it
 
     const canvas = () => document.getElementById("slide-canvas");
     const unit = () => facts.mpp || 1;
@@ -63,8 +71,10 @@
         context.beginPath();
         context.rect(view.left, view.top, view.width, view.height);
         context.clip();
-        place(context, view, thumbnail, 0, 0, facts.width, facts.height);
-        if (facts.pixels) {
+        if (pictured) {
+            place(context, view, thumbnail, 0, 0, facts.width, facts.height);
+        }
+        if (pictured && facts.pixels) {
             drawTiles(context, view);
         }
         context.restore();
@@ -177,6 +187,7 @@
         if (!view || !window.Plotly) {
             return;
         }
+        width = within(view, width);
         const height = (width * view.height) / view.width;
         const x0 = (x - width / 2) * unit();
         const y0 = (y - height / 2) * unit();
@@ -186,8 +197,48 @@
         });
     }
 
+    /* A width (level-0 px) between a few pixels and the whole slide with room around it. */
+    function within(view, width) {
+        const [all, tall] = [facts.all.x[1] / unit(), facts.all.y[0] / unit()];
+        return Math.min(Math.max(width, LEAST_PX), OUT_TIMES * Math.max(all, (tall * view.width) / view.height));
+    }
+
+    /* A notch is a step one sees; what is below the mouse stays there. Several notches within a frame are one. */
+    function wheel(event) {
+        const view = facts && seen();
+        if (!view) {
+            return;
+        }
+        event.preventDefault();
+        event.stopPropagation();
+        turned += (event.deltaY * (event.deltaMode ? 33 : 1)) / 100;
+        const box = graph.getBoundingClientRect();
+        const [left, top] = [(event.clientX - box.left - view.left) / view.width, (event.clientY - box.top - view.top) / view.height];
+        cancelAnimationFrame(turning);
+        turning = requestAnimationFrame(() => zoom(left, top));
+    }
+
+    function zoom(left, top) {
+        const view = seen();
+        if (!view) {
+            return;
+        }
+        const [before, high] = [view.x1 - view.x0, view.y1 - view.y0];
+        const after = within(view, before * NOTCH ** turned);
+        turned = 0;
+        const [x, y] = [view.x0 + left * before, view.y0 + top * high];
+        show(x + (0.5 - left) * after, y + (0.5 - top) * ((high * after) / before), after);
+    }
+
     function showAll() {
-        window.Plotly.relayout(graph, { "xaxis.range": facts.all.x, "yaxis.range": facts.all.y });
+        window.Plotly.relayout(graph, { "xaxis.range": [0, room()], "yaxis.range": facts.all.y });
+    }
+
+    /* Where the whole view ends on the right: in a narrow window the legend needs more of it to cover nothing. */
+    function room() {
+        const view = seen();
+        const wide = view ? view.width / Math.max(view.width - LEGEND_PX, 100) : 1;
+        return Math.max(facts.all.x[1], facts.width * unit() * wide);
     }
 
     function key(event) {
@@ -240,7 +291,9 @@
             soon();
             remember();
         });
-        document.getElementById("slide-viewer").addEventListener("keydown", key);
+        const viewer = document.getElementById("slide-viewer");
+        viewer.addEventListener("keydown", key);
+        viewer.addEventListener("wheel", wheel, { capture: true, passive: false });
         thumbnail = new Image();
         thumbnail.onload = soon;
         if (facts.thumbnail) {
@@ -248,6 +301,8 @@
         }
         if (facts.seen) {
             show(facts.seen.x, facts.seen.y, facts.seen.w);
+        } else if (seen() && seen().width < NARROW_PX) {
+            showAll();
         }
         soon();
     }
@@ -274,6 +329,11 @@
     window.addEventListener("resize", soon);
     window.pathassetsViewer = {
         start: (given) => start(given, 200),
+        picture: (shown) => {
+            pictured = shown;
+            wanted = [];
+            soon();
+        },
         /* Whether all that the view wants is here and drawn: tests wait for it. */
         settled: () => Boolean(facts && seen() && !loading && !wanted.length && !due),
         graph: () => graph,

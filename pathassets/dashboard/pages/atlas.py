@@ -16,30 +16,35 @@ from pathassets.dashboard.catalog import Catalog
 from pathassets.dashboard.parts import Context, Query
 from pathassets.figures import maps, mosaic, shares
 from pathassets.figures.cohort_pictures import read_mosaic
+from pathassets.figures.interactive import safe
 
 NEAREST = 8
 MOSAIC, POINTS = "atlas-mosaic", "atlas-tiles"
 # Beyond this many values a colour for each says nothing.
 MAX_GROUPS = 24
+_SHARES = """
+    SELECT slide_id, coalesce(label, 'domain ' || domain) AS label, sum(share) AS share FROM results.domain_summary
+    WHERE recipe = ? AND variant = (SELECT min(variant) FROM results.domain_summary WHERE recipe = ?) GROUP BY ALL"""
 _OWN = ("vendor", "objective_power", "mpp_origin")
 
 
 def layout(context: Context, rest: str, query: Query) -> Any:
-    """The page; `recipe`, `colour` (a column of slides) and `slide` choose what is shown."""
+    """The page; `recipe`, `colour` (a column of slides, `share:<label>` or `term:<term>`) and `slide` choose what is shown."""
     catalog = context.catalog
     recipes = _recipes(catalog)
     if not recipes:
         what = "The slides have not been laid out yet: that takes a run over the whole study."
         return parts.empty("No map yet", what, 'Run `pathassets run --select "*"`.')
     recipe = query["recipe"] if query.get("recipe") in recipes else recipes[0]
-    columns = _colours(catalog)
-    colour = query.get("colour") if query.get("colour") in columns else None
+    choices = _colours(catalog, recipe)
+    colour = query.get("colour") if query.get("colour") in choices else None
+    shown = _coloured(catalog, recipe, colour, choices)
     slide_id = query.get("slide")
     return [
         html.H1("Atlas"),
-        _form(recipes, recipe, columns, colour, slide_id),
-        html.Div([_map(catalog, recipe, colour), _nearest(catalog, recipe, slide_id)], className="two"),
-        _tiles(context, recipe, colour),
+        _form(recipes, recipe, choices, colour, slide_id),
+        html.Div([_map(catalog, recipe, shown), _nearest(catalog, recipe, slide_id)], className="two"),
+        _tiles(context, recipe, shown),
         _shares(catalog, recipe),
     ]
 
@@ -68,31 +73,54 @@ def _recipes(catalog: Catalog) -> list[str]:
     return [recipe for recipe in catalog.recipes() if recipe in found]
 
 
-def _colours(catalog: Catalog) -> list[str]:
-    """Columns of slides with a few values each: the manifest's first."""
+def _colours(catalog: Catalog, recipe: str) -> dict[str, str]:
+    """What slides can be coloured by, key and title: columns with a few values (the manifest's first), domains, terms."""
     slides = catalog.slides()
-    return [name for name in (*catalog.labels(), *_OWN) if 1 < slides[name].n_unique() <= MAX_GROUPS]
+    columns = [name for name in (*catalog.labels(), *_OWN) if 1 < slides[name].n_unique() <= MAX_GROUPS]
+    labels = catalog.frame(f"SELECT DISTINCT label FROM ({_SHARES}) ORDER BY 1", recipe, recipe)["label"]
+    return (
+        {name: name.replace("_", " ") for name in columns}
+        | {f"share:{label}": f"share of {label} (%)" for label in labels}
+        | {f"term:{term}": f"looks like {term} (mean probability)" for term in search.terms_of(catalog, recipe)}
+    )
 
 
-def _form(recipes: list[str], recipe: str, columns: list[str], colour: str | None, slide_id: str | None) -> html.Form:
-    choices = [("", "one colour"), *((name, name.replace("_", " ")) for name in columns)]
+def _coloured(catalog: Catalog, recipe: str, colour: str | None, titles: dict[str, str]) -> pl.DataFrame | None:
+    """`slide_id` and, under its title, what slides are coloured by: text for groups, a float for a scale."""
+    if colour is None:
+        return None
+    kind, _, name = colour.partition(":")
+    if kind == "share" and name:
+        sql = f"SELECT slide_id, 100.0 * share AS value FROM ({_SHARES}) WHERE label = ?"
+        frame = catalog.frame(sql, recipe, recipe, name)
+    elif kind == "term" and name:
+        sql = "SELECT slide_id, avg(probability)::DOUBLE AS value FROM results.text_scores WHERE recipe = ? AND term = ? GROUP BY 1"
+        frame = catalog.frame(sql, recipe, name)
+    else:
+        frame = catalog.slides().select("slide_id", pl.col(colour).cast(pl.String).alias("value"))
+    return frame.rename({"value": titles[colour]})
+
+
+def _form(
+    recipes: list[str], recipe: str, choices: dict[str, str], colour: str | None, slide_id: str | None
+) -> html.Form:
     fields = [
         parts.select("recipe", "Recipe ", [(key, key) for key in recipes], recipe),
-        parts.select("colour", "Colour ", choices, colour or ""),
+        parts.select("colour", "Colour ", [("", "one colour"), *choices.items()], colour or ""),
         *parts.hidden(slide=slide_id),
     ]
     return html.Form(fields, action="/atlas", method="get", className="tools")
 
 
-def _map(catalog: Catalog, recipe: str, colour: str | None) -> html.Section:
+def _map(catalog: Catalog, recipe: str, shown: pl.DataFrame | None) -> html.Section:
     points = catalog.frame("SELECT slide_id, method, x, y FROM results.slide_map WHERE recipe = ?", recipe)
     points = points.sort(pl.col("method") != "umap", "slide_id")
-    if colour is not None:
-        points = points.join(
-            catalog.slides().select("slide_id", colour), on="slide_id", how="left", maintain_order="left"
-        )
-    figure = maps.slide_map(points, "", colour).update_layout(
-        margin={"l": 10, "r": 10, "t": 30, "b": 10}, legend={"title": {"text": (colour or "").replace("_", " ")}}
+    by = None
+    if shown is not None:
+        by = shown.columns[1]
+        points = points.join(shown, on="slide_id", how="left", maintain_order="left")
+    figure = maps.slide_map(points, "", by, _groups(shown)).update_layout(
+        margin={"l": 10, "r": 10, "t": 30, "b": 10}, legend={"title": {"text": safe(by or "")}}
     )
     return html.Section(
         [
@@ -119,9 +147,14 @@ def _nearest(catalog: Catalog, recipe: str, slide_id: str | None) -> html.Sectio
     return html.Section([title, parts.table(["", "Slide", "Cosine of mean vectors"], rows)])
 
 
-def _tiles(context: Context, recipe: str, colour: str | None) -> html.Section:
+def _groups(shown: pl.DataFrame | None) -> dict[Any, str] | None:
+    """One colour for a value on all maps of the page, whichever slides they hold."""
+    return None if shown is None or shown.dtypes[1].is_float() else maps.group_colours(shown.to_series(1))
+
+
+def _tiles(context: Context, recipe: str, shown: pl.DataFrame | None) -> html.Section:
     """A sample of all slides' tiles: their pictures where they lie, and the same map as points."""
-    parts_of_it = [part for part in (_mosaic(context, recipe), _points(context.catalog, recipe, colour)) if part]
+    parts_of_it = [part for part in (_mosaic(context, recipe), _points(context.catalog, recipe, shown)) if part]
     if not parts_of_it:
         told = parts.commands('Not laid out yet: `pathassets run --select "*"` does it, and so does the night.')
         return html.Section([html.H2("Tiles of all slides"), html.P(told, className="quiet")])
@@ -143,26 +176,24 @@ def _mosaic(context: Context, recipe: str) -> html.Div | None:
     return html.Div([graph, told])
 
 
-def _points(catalog: Catalog, recipe: str, colour: str | None) -> html.Div | None:
+def _points(catalog: Catalog, recipe: str, shown: pl.DataFrame | None) -> html.Div | None:
     points = catalog.frame("SELECT slide_id, tile_id, x, y FROM results.cohort_map WHERE recipe = ?", recipe)
     if points.is_empty():
         return None
     slides = points["slide_id"].n_unique()
-    by = colour or ("slide_id" if slides <= MAX_GROUPS else "all")
-    if by == "all":
+    by = "slide_id" if slides <= MAX_GROUPS else "all"
+    if shown is not None:
+        by = shown.columns[1]
+        points = points.join(shown, on="slide_id", how="left", maintain_order="left")
+    elif by == "all":
         points = points.with_columns(all=pl.lit("all slides"))
-    elif by != "slide_id":
-        points = points.join(catalog.slides().select("slide_id", by), on="slide_id", how="left", maintain_order="left")
-    figure = mosaic.cohort_points(points, by)
+    figure = mosaic.cohort_points(points, by, _groups(shown))
     graph = dcc.Graph(id=POINTS, figure=figure, config=parts.MAP_CONFIG, className="map")
     return html.Div([graph, html.P(f"{len(points):,} tiles of {slides:,} slides.", className="quiet")])
 
 
 def _shares(catalog: Catalog, recipe: str) -> html.Section | None:
-    sql = """
-        SELECT slide_id, coalesce(label, 'domain ' || domain) AS label, sum(share) AS share FROM results.domain_summary
-        WHERE recipe = ? AND variant = (SELECT min(variant) FROM results.domain_summary WHERE recipe = ?) GROUP BY ALL"""
-    frame = catalog.frame(sql, recipe, recipe)
+    frame = catalog.frame(_SHARES, recipe, recipe)
     if frame.is_empty():
         return None
     figure = shares.label_shares(frame)

@@ -19,6 +19,7 @@ from pathassets.steps.nodes import Step
 
 GRID = "slides"
 ROW_PX = 76
+PINNED = ("picture", "slide_id")
 _NUMBER = "rightAligned"
 
 
@@ -34,7 +35,7 @@ def layout(context: Context, rest: str, query: Query) -> Any:
     return [
         html.Div(
             [
-                html.H1(f"{len(frame)} slides"),
+                html.H1("1 slide" if len(frame) == 1 else f"{len(frame)} slides", id="slides-count"),
                 html.Form(
                     [parts.select("recipe", "Recipe ", [(key, key) for key in recipes], recipe)]
                     if len(recipes) > 1
@@ -74,6 +75,13 @@ def register(app: Dash, context: Context) -> None:
         prevent_initial_call=True,
     )
     app.clientside_callback(
+        ClientsideFunction("pathassets", "count"),
+        Output("slides-count", "children"),
+        Input(GRID, "virtualRowData"),
+        State(GRID, "rowData"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
         ClientsideFunction("pathassets", "csv"),
         Output(GRID, "exportDataAsCsv"),
         Input("slides-csv", "n_clicks"),
@@ -101,6 +109,8 @@ def _state(query: Query) -> dict[str, Any]:
     column, _, direction = query.get("sort", "").partition(":")
     if column and direction in ("asc", "desc"):
         state["sort"] = {"sortModel": [{"colId": column, "sort": direction}]}
+    if state:  # what an initial state does not name is reset
+        state["columnPinning"] = {"leftColIds": list(PINNED), "rightColIds": []}
     return state
 
 
@@ -118,10 +128,10 @@ def _columns(frame: pl.DataFrame, recipe: str | None, dagster: Dagster) -> list[
         ("width_mm", "Width (mm)"), ("height_mm", "Height (mm)"), ("mpp", "Resolution (µm/px)"),
         ("tissue_mm2", "Tissue (mm²)"), ("tiles", "Tiles"), ("domains", "Domains"), ("inked_percent", "Inked tiles (%)"),
     )  # fmt: skip
-    picture = {"field": "slide_id", "colId": "picture", "headerName": "", "cellRenderer": "Thumbnail", "sortable": False,
+    picture = {"field": "slide_id", "colId": PINNED[0], "headerName": "", "cellRenderer": "Thumbnail", "sortable": False,
                "filter": False, "width": 112, "suppressAutoSize": True, "pinned": "left"}  # fmt: skip
-    name = {"field": "slide_id", "headerName": "Slide", "cellRenderer": "SlideLink", "pinned": "left", "minWidth": 180,
-            "cellRendererParams": {"view": recipe or ""}}  # fmt: skip
+    name = {"field": "slide_id", "colId": PINNED[1], "headerName": "Slide", "cellRenderer": "SlideLink", "pinned": "left",
+            "minWidth": 180, "cellRendererParams": {"view": recipe or ""}}  # fmt: skip
     found = [
         picture,
         name,

@@ -5,6 +5,7 @@ Belongs here: the page's layout. Does not belong: what happens on it (`slide_eve
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dash import Dash, dcc, html
@@ -29,7 +30,8 @@ KEYS = "Arrows move, + and − zoom, 0 shows all, Enter takes the tile in the mi
 def layout(context: Context, rest: str, query: Query) -> Any:
     """The page of slide `rest`.
 
-    `view` is a recipe or a tiling, `layer`, `scale`, `opacity`, `least` how tiles are coloured, `tile` the one that is looked
+    `view` is a recipe or a tiling, `layer` (`none` for none), `scale`, `opacity`, `least` how tiles are coloured, `piece` the
+    tissue they are of, `outline=off` and `image=off` what is not shown, `tile` the one that is looked
     at, `x`, `y`, `w` the middle and the width of what is seen in level-0 px, `method` and `lasso` the map beside it.
 
     Raises:
@@ -99,7 +101,7 @@ def _viewer(context: Context, slide: dict[str, Any], view: str, query: Query) ->
     return html.Div(
         [
             dcc.Store(id="slide-facts", data=known),
-            dcc.Store(id="slide-tile", data=_integer(query.get("tile"))),
+            dcc.Store(id="slide-tile", data=parts.integer(query.get("tile"))),
             dcc.Store(id="slide-lasso", data=_corners(query.get("lasso", ""))),
             dcc.Store(id="slide-remembered"),
             html.Canvas(id="slide-canvas", **unspoken),
@@ -115,10 +117,10 @@ def _viewer(context: Context, slide: dict[str, Any], view: str, query: Query) ->
 
 def _side(context: Context, slide_id: str, views: list[str], view: str, query: Query) -> html.Div:
     choices = context.layers.choices(slide_id, view) if view else []
-    keys = [choice.key for choice in choices]
+    keys = [choice["value"] for choice in slide_events.entries(choices)]
     layer = query["layer"] if query.get("layer") in keys else next(iter(keys), "")
     parts_of_it: list[Any] = [
-        _controls(views, choices, view, layer, query),
+        _controls(views, choices, view, layer, query, context.catalog.pieces(slide_id)),
         _map(context, slide_id, view, query),
         html.Section(html.Div(id="slide-card"), className="card" if choices else "none"),
     ]
@@ -128,13 +130,16 @@ def _side(context: Context, slide_id: str, views: list[str], view: str, query: Q
     return html.Div(parts_of_it, id="side")
 
 
-def _controls(views: list[str], choices: list[Choice], view: str, layer: str, query: Query) -> html.Section:
+def _controls(
+    views: list[str], choices: list[Choice], view: str, layer: str, query: Query, pieces: list[tuple[int, float]]
+) -> html.Section:
     scale = query["scale"] if query.get("scale") in SCALES else palette.SEQUENTIAL_SCALE
     opacity = _within(query.get("opacity"), 0, 100, round(100 * OPACITY))
     return html.Section(
         [
             _menu("slide-view", "Recipe", [(name, name) for name in views], view),
-            _menu("slide-layer", "Tiles show", [(choice.key, choice.title) for choice in choices], layer),
+            _menu("slide-layer", "Tiles show",
+                  [(entry["value"], entry["label"]) for entry in slide_events.entries(choices)], layer),
             html.P(id="slide-about", className="quiet"),
             _slider("slide-opacity", "Opacity (%)", opacity),
             html.Div(
@@ -142,6 +147,12 @@ def _controls(views: list[str], choices: list[Choice], view: str, layer: str, qu
                 id="least",
             ),
             html.Div(_menu("slide-scale", "Colours", [(name, name) for name in SCALES], scale), id="scale"),
+            _pieces(pieces, query),
+            dcc.Checklist(
+                id="slide-image",
+                options=[{"label": "Picture of the slide", "value": "image"}],
+                value=[] if query.get("image") == "off" else ["image"],
+            ),
             dcc.Checklist(
                 id="slide-outline",
                 options=[{"label": "Outline of the tissue", "value": "tissue"}],
@@ -149,6 +160,16 @@ def _controls(views: list[str], choices: list[Choice], view: str, layer: str, qu
             ),
         ],
         className="controls" if choices else "controls none",
+    )  # fmt: skip
+
+
+def _pieces(pieces: list[tuple[int, float]], query: Query) -> html.Div:
+    """One piece of tissue, or all; of a slide with one there is nothing to choose."""
+    options = [("all", "all pieces"), *((str(piece), f"piece {piece}, {area:.2f} mm²") for piece, area in pieces)]
+    chosen = query.get("piece", "all")
+    known = chosen if chosen in dict(options) else "all"
+    return _menu(
+        "slide-piece", "Tissue", options if len(pieces) > 1 else options[:1], known if len(pieces) > 1 else "all"
     )
 
 
@@ -181,7 +202,7 @@ def _map(context: Context, slide_id: str, view: str, query: Query) -> html.Secti
                 className="tools",
             ),
             html.P("Draw around points: they are shown on the slide and counted.", className="quiet"),
-            dcc.Graph(id="slide-map", config=parts.MAP_CONFIG, className="points"),
+            dcc.Graph(id="slide-map", config=parts.LASSO_CONFIG, className="points"),
             html.Div(id="slide-selection"),
         ],
         className="feature-space" if methods else "feature-space none",
@@ -200,7 +221,7 @@ def _outcomes(context: Context, slide_id: str) -> html.Section:
     rows = [
         [linked(row["step"].replace("_", " "), dagster.asset(row["step"], row["tiling"], row["recipe"], slide_id), "in Dagster"),
          row["recipe"] or row["tiling"] or "", html.Span(row["status"], className=f"is-{row['status']}"),
-         row["reason"] or "", row["remedy"] or "", parts.number(row["seconds"], "s", 3),
+         row["reason"] or "", parts.commands(row["remedy"] or ""), parts.number(row["seconds"], "s", 3),
          *([linked((row["run_id"] or "")[:8], dagster.run(row["run_id"]), "in Dagster")] if dagster.url else [])]
         for row in frame.iter_rows(named=True)
     ]  # fmt: skip
@@ -213,10 +234,10 @@ def _outcomes(context: Context, slide_id: str) -> html.Section:
 
 def _seen(context: Context, slide_id: str, view: str, query: Query) -> dict[str, float] | None:
     """The part of the slide that an address asks for: middle and width in level-0 px; None = all of it."""
-    x, y, w = (_integer(query.get(name)) for name in ("x", "y", "w"))
+    x, y, w = (parts.integer(query.get(name)) for name in ("x", "y", "w"))
     if x is not None and y is not None and w:
         return {"x": x, "y": y, "w": w}
-    tile_id = _integer(query.get("tile"))
+    tile_id = parts.integer(query.get("tile"))
     if tile_id is None or not view:
         return None
     tile = context.catalog.tile(slide_id, tiling_of(view), tile_id)
@@ -224,12 +245,8 @@ def _seen(context: Context, slide_id: str, view: str, query: Query) -> dict[str,
     return {"x": tile["x_px"] + half, "y": tile["y_px"] + half, "w": TILES_ROUND * tile["size_px"]}
 
 
-def _integer(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 12 else None
-
-
 def _within(text: str | None, low: int, high: int, otherwise: int) -> int:
-    number = _integer(text)
+    number = parts.integer(text)
     return otherwise if number is None else min(max(number, low), high)
 
 
@@ -239,4 +256,5 @@ def _corners(text: str) -> list[list[float]] | None:
         corners = [[float(part) for part in pair.split(",")] for pair in text.split(";")[:200]]
     except ValueError:
         return None
-    return corners if len(corners) > 2 and all(len(pair) == 2 for pair in corners) else None
+    plain = all(len(pair) == 2 and all(map(math.isfinite, pair)) for pair in corners)
+    return corners if plain and len(corners) > 2 else None

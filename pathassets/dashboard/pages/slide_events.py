@@ -8,7 +8,9 @@ A browser sends what it likes: everything is looked up again.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,22 @@ from numpy.typing import NDArray
 
 from pathassets.dashboard import parts, search
 from pathassets.dashboard.catalog import UnknownNameError, tiling_of
-from pathassets.dashboard.layers import Places, at_least, inside
+from pathassets.dashboard.layers import Choice, Places, at_least, inside, scale_name, within
 from pathassets.dashboard.parts import Context
 from pathassets.figures import slide_view
 from pathassets.figures.interactive import Layer
 from pathassets.figures.overlays import domain_title, robust_limits
 
 NEIGHBOURS = 6
+NO_LAYER = "none"
+_CHOICES = ("view", "layer", "scale", "opacity", "least", "outline", "method", "piece", "image")
 _SLIDE = State("slide-facts", "data")
+
+
+def entries(choices: list[Choice]) -> list[dict[str, str]]:
+    """The menu of layers, and the line for none."""
+    found = [{"value": choice.key, "label": choice.title} for choice in choices]
+    return [*found, {"value": NO_LAYER, "label": "Nothing"}] if found else []
 
 
 def register(app: Dash, context: Context) -> None:
@@ -33,24 +43,33 @@ def register(app: Dash, context: Context) -> None:
     events = Events(context)
     view, layer, tile = Input("slide-view", "value"), Input("slide-layer", "value"), Input("slide-tile", "data")
     scale, least, lasso = Input("slide-scale", "value"), Input("slide-least", "value"), Input("slide-lasso", "data")
-    method = Input("slide-method", "value")
+    method, piece = Input("slide-method", "value"), Input("slide-piece", "value")
     app.callback(
         Output("slide-layer", "options"), Output("slide-layer", "value"), view, State("slide-layer", "value"), _SLIDE,
         prevent_initial_call=True,
     )(events.menu)  # fmt: skip
     app.callback(
         Output("slide-graph", "figure"), Output("slide-about", "children"), view, layer, scale, least,
-        Input("slide-outline", "value"), lasso, tile, State("slide-opacity", "value"), State("slide-method", "value"), _SLIDE,
+        Input("slide-outline", "value"), lasso, tile, piece, State("slide-opacity", "value"), State("slide-method", "value"), _SLIDE,
     )(events.picture)  # fmt: skip
     app.callback(
-        Output("slide-map", "figure"), view, layer, scale, least, method, tile, State("slide-lasso", "data"), _SLIDE
+        Output("slide-map", "figure"),
+        view,
+        layer,
+        scale,
+        least,
+        method,
+        tile,
+        piece,
+        State("slide-lasso", "data"),
+        _SLIDE,
     )(events.map)
     app.callback(
         Output("slide-tile", "data"), Input("slide-graph", "clickData"), Input("slide-map", "clickData"),
         State("slide-view", "value"), State("slide-method", "value"), _SLIDE, prevent_initial_call=True,
     )(events.click)  # fmt: skip
     app.callback(Output("slide-card", "children"), tile, view, _SLIDE)(events.card)
-    app.callback(Output("slide-selection", "children"), lasso, view, method, _SLIDE)(events.selection)
+    app.callback(Output("slide-selection", "children"), lasso, view, method, piece, _SLIDE)(events.selection)
     _browser(app)
 
 
@@ -59,7 +78,7 @@ def _browser(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("pathassets", "draw"), Output("slide-remembered", "data"),
         Input("slide-graph", "figure"), Input("slide-facts", "data"), Input("slide-opacity", "value"),
-        Input("slide-layer", "value"),
+        Input("slide-layer", "value"), Input("slide-image", "value"),
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("pathassets", "lasso"), Output("slide-lasso", "data"), Input("slide-map", "selectedData"),
@@ -71,7 +90,7 @@ def _browser(app: Dash) -> None:
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("pathassets", "remember_slide"), Output("slide-remembered", "storage_type"),
-        *(Input(f"slide-{name}", "value") for name in ("view", "layer", "scale", "opacity", "least", "outline", "method")),
+        *(Input(f"slide-{name}", "value") for name in _CHOICES),
         Input("slide-tile", "data"), Input("slide-lasso", "data"), prevent_initial_call=True,
     )  # fmt: skip
 
@@ -90,27 +109,27 @@ class Events:
     def menu(self, view: str, key: str, slide: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
         """Layers of another recipe; the one that is shown stays, where that recipe has it too."""
         choices = self._layers.choices(self._id(slide), self._known(slide, view))
-        keys = [choice.key for choice in choices]
-        options = [{"value": choice.key, "label": choice.title} for choice in choices]
+        options = entries(choices)
+        keys = [option["value"] for option in options]
         return options, key if key in keys else next(iter(keys), None)
 
     def picture(
         self, view: str | None, key: str | None, scale: str, least: int, outline: list[str], lasso: Any, tile: int | None,
-        opacity: int, method: str, slide: dict[str, Any],
+        piece: str, opacity: int, method: str, slide: dict[str, Any],
     ) -> tuple[Any, str]:  # fmt: skip
         """What lies over the slide, and a word about it."""
         slide_id = self._id(slide)
         row = self._catalog.slide(slide_id)
         tiles = self._tiles(slide, view)
-        layer, about = self._layer(slide, view, key, scale, least)
+        layer, about = self._layer(slide, view, key, scale, least, piece)
         figure = slide_view.slide_view(
             tiles,
             layer,
             (row["width_px"], row["height_px"]),
             row["mpp"],
             opacity=(opacity or 0) / 100,
-            pieces=self._outlines(self._catalog.version, slide_id) if outline else (),
-            selected=self._selected(slide, view, method, lasso),
+            pieces=self._shown(slide_id, piece) if outline else (),
+            selected=self._selected(slide, view, method, lasso, piece),
             marked=_row_of(tiles, tile),
         )
         return figure, about
@@ -123,6 +142,7 @@ class Events:
         least: int,
         method: str,
         tile: int | None,
+        piece: str,
         lasso: Any,
         slide: dict[str, Any],
     ) -> Any:
@@ -130,7 +150,7 @@ class Events:
         places = self._places(slide, view, method)
         if places is None:
             return no_update
-        layer, _ = self._layer(slide, view, key, scale, least)
+        layer, _ = self._layer(slide, view, key, scale, least, piece)
         marked = _row_of(self._tiles(slide, view), tile)
         figure = slide_view.tile_map(places.xy, layer, marked, places.method.upper(), _drawn(lasso))
         return figure.update_layout(uirevision=f"{view} {places.method}")
@@ -167,9 +187,9 @@ class Events:
             *self._alike(slide_id, view, tile_id),
         ]
 
-    def selection(self, lasso: Any, view: str | None, method: str, slide: dict[str, Any]) -> list[Any]:
+    def selection(self, lasso: Any, view: str | None, method: str, piece: str, slide: dict[str, Any]) -> list[Any]:
         """How many tiles were drawn around, and of which domains they are."""
-        chosen = self._selected(slide, view, method, lasso)
+        chosen = self._selected(slide, view, method, lasso, piece)
         if chosen is None or view is None:
             return []
         tiles = self._tiles(slide, view).filter(pl.Series(chosen))
@@ -205,15 +225,15 @@ class Events:
         return self._catalog.tiles(self._id(slide), tiling_of(view or ""))
 
     def _layer(
-        self, slide: dict[str, Any], view: str | None, key: str | None, scale: str, least: int
+        self, slide: dict[str, Any], view: str | None, key: str | None, scale: str, least: int, piece: str
     ) -> tuple[Layer | None, str]:
         """The chosen layer without what is hidden, and what it means."""
-        if not view or not key:
+        if not view or not key or key == NO_LAYER:
             return None, ""
         choice = next((item for item in self._layers.choices(self._id(slide), view) if item.key == key), None)
         if choice is None:  # the menu still shows another recipe's
             return None, ""
-        layer = self._layers.layer(self._id(slide), view, key, scale)
+        layer = within(self._layers.layer(self._id(slide), view, key, scale), self._of_piece(slide, view, piece))
         if layer.kind != "score":
             return layer, choice.about
         low, high = layer.limits or robust_limits(np.asarray(layer.values, dtype=np.float64))
@@ -227,12 +247,30 @@ class Events:
         found = self._layers.places(self._id(slide), view)
         return next((places for places in found if places.method == method), next(iter(found), None))
 
-    def _selected(self, slide: dict[str, Any], view: str | None, method: str, lasso: Any) -> NDArray[np.bool_] | None:
+    def _of_piece(self, slide: dict[str, Any], view: str | None, piece: str) -> NDArray[np.bool_] | None:
+        """Tiles of the chosen piece of tissue; None where all are wanted."""
+        number = parts.integer(str(piece))
+        if number is None:
+            return None
+        found: NDArray[np.bool_] = (self._tiles(slide, view)["tissue_id"] == number).fill_null(False).to_numpy()
+        return found
+
+    def _shown(self, slide_id: str, piece: str) -> list[Any]:
+        """Outlines of the chosen piece, or of all."""
+        numbers = [number for number, _ in self._catalog.pieces(slide_id)]
+        outlines = self._outlines(self._catalog.version, slide_id)
+        wanted = parts.integer(str(piece))
+        return [one for number, one in zip(numbers, outlines, strict=True) if wanted in (None, number)]
+
+    def _selected(
+        self, slide: dict[str, Any], view: str | None, method: str, lasso: Any, piece: str
+    ) -> NDArray[np.bool_] | None:
         """Tiles inside what was drawn on the map; None where nothing was drawn."""
         places = self._places(slide, view, method) if isinstance(lasso, list) and lasso else None
         if places is None:
             return None
-        return inside(places.xy, _drawn(lasso))
+        found, of_piece = inside(places.xy, _drawn(lasso)), self._of_piece(slide, view, piece)
+        return found if of_piece is None else found & of_piece
 
     def _values(self, slide_id: str, view: str, tile: dict[str, Any]) -> list[tuple[str, str]]:
         """Domain and terms by the recipe, then the numeric columns of `tiles`."""
@@ -245,7 +283,7 @@ class Events:
         found = [(f"domain ({v})", domain_title(d, {d: label})) for v, d, label in domains.iter_rows()]
         found += [(term, f"{score:.2f} probability") for term, score in self._catalog.frame(sql, *at).iter_rows()]
         names = [choice.key.removeprefix("column:") for choice in self._layers.choices(slide_id, view)]
-        return found + [(name.replace("_", " "), parts.number(tile[name], digits=3)) for name in names if name in tile]
+        return found + [(scale_name(name), parts.number(tile[name], digits=3)) for name in names if name in tile]
 
     def _alike(self, slide_id: str, view: str, tile_id: int) -> list[Any]:
         if self._catalog.embeddings_row(slide_id, view) is None:
@@ -269,8 +307,12 @@ class Events:
 
 
 def _drawn(lasso: Any) -> list[tuple[float, float]]:
-    """The corners of what was drawn on the map; nothing for nothing."""
-    return [(float(x), float(y)) for x, y in lasso[:500]] if isinstance(lasso, list) else []
+    """The corners of what was drawn on the map; nothing for nothing, and for what is no line."""
+    try:
+        corners = [(float(x), float(y)) for x, y in lasso[:500]] if isinstance(lasso, list) else []
+    except (TypeError, ValueError):
+        return []
+    return corners if all(map(math.isfinite, chain.from_iterable(corners))) else []
 
 
 def _row_of(tiles: pl.DataFrame, tile_id: int | None) -> int | None:

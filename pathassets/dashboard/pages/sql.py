@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import Any
 
 import polars as pl
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from pathassets.dashboard import parts, sql_box
 from pathassets.dashboard.parts import Context, Query
@@ -18,6 +18,7 @@ from pathassets.dashboard.sql_worker import ask_worker
 from pathassets.errors import ConfigError
 
 GRID = "answer"
+SAVED = "sql-kept"
 EXAMPLES = (
     ("What went wrong", "SELECT slide_id, step, reason, remedy\nFROM outcomes\nWHERE status = 'failed'"),
     (
@@ -45,18 +46,56 @@ def layout(context: Context, rest: str, query: Query) -> Any:
     return [
         html.H1("SQL"),
         html.Div(
-            [html.Div([_form(question), *_answer(context, question)]), _tables(context)], className="two wide-left"
+            [html.Div([_form(question), html.Div(answer(context, question), id="sql-answer")]), _tables(context)],
+            className="two wide-left",
         ),
     ]
 
 
 def register(app: Dash, context: Context) -> None:
-    """CSV is made in the browser."""
+    """The answer comes without the rest of the page; CSV, the list of tables and saved questions are the browser's."""
+    app.callback(
+        Output("sql-answer", "children"),
+        Input("sql-ask", "n_clicks"),
+        State("sql-text", "value"),
+        running=[(Output("sql-ask", "disabled"), True, False)],
+        prevent_initial_call=True,
+    )(lambda clicks, question: answer(context, question or ""))
+    app.clientside_callback(
+        ClientsideFunction("pathassets", "asked"),
+        Output("sql-text", "className"),
+        Input("sql-ask", "n_clicks"),
+        State("sql-text", "value"),
+        prevent_initial_call=True,
+    )
+    _saved(app)
     app.clientside_callback(
         ClientsideFunction("pathassets", "csv"),
         Output(GRID, "exportDataAsCsv"),
         Input("answer-csv", "n_clicks"),
         prevent_initial_call=True,
+    )
+
+
+def _saved(app: Dash) -> None:
+    """Questions that a reader keeps: in this browser's storage, never on the server."""
+    app.clientside_callback(
+        ClientsideFunction("pathassets", "keep_question"),
+        Output(SAVED, "data"),
+        Input("sql-save", "n_clicks"),
+        Input("sql-forget", "n_clicks"),
+        State("sql-text", "value"),
+        State(SAVED, "data"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("pathassets", "list_questions"),
+        Output("sql-saved", "className"),
+        Input(SAVED, "modified_timestamp"),
+        State(SAVED, "data"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("pathassets", "list_tables"), Output("sql-tables", "className"), Input("sql-columns", "data")
     )
 
 
@@ -68,29 +107,40 @@ def _form(question: str) -> html.Div:
     limits = f"One SELECT over the published snapshot; at most {sql_box.ROWS:,} rows and {sql_box.SECONDS:g} s. Ctrl+Enter asks."
     return html.Div(
         [
-            html.Form([box, html.Button("Ask", type="submit")], action="/sql", method="get", className="question"),
+            box,
+            html.Div(
+                [
+                    html.Button("Ask", id="sql-ask"),
+                    html.Button("Save", id="sql-save", title="Keep this question in this browser"),
+                    html.Button("Forget", id="sql-forget", title="Take this question out of the saved ones"),
+                ],
+                className="tools",
+            ),
             html.P(["Try: ", *examples]),
+            html.P(id="sql-saved"),
+            dcc.Store(id=SAVED, storage_type="local"),
             html.P(limits, className="quiet"),
         ]
     )
 
 
-def _answer(context: Context, question: str) -> list[Any]:
+def answer(context: Context, question: str) -> list[Any]:
+    """What the question gives, or why it gives nothing; nothing for no question."""
     if not question.strip():
         return []
     try:
-        answer = ask_worker(context.catalog, question)
+        found = ask_worker(context.catalog, question)
     except ConfigError as error:
         return [
             html.Div([html.P(error.message), html.P(parts.commands(error.remedy))], className="warning", role="alert")
         ]
-    rows = f"the first {len(answer.frame):,} rows" if answer.cut else f"{len(answer.frame):,} rows"
-    told = html.P([f"{rows} in {answer.seconds:.2f} s ", html.Button("CSV", id="answer-csv")], className="tools")
+    rows = f"the first {len(found.frame):,} rows" if found.cut else f"{len(found.frame):,} rows"
+    told = html.P([f"{rows} in {found.seconds:.2f} s ", html.Button("CSV", id="answer-csv")], className="tools")
     columns = [
         {"field": f"c{i}", "headerName": name, **_kind(dtype)}
-        for i, (name, dtype) in enumerate(answer.frame.schema.items())
+        for i, (name, dtype) in enumerate(found.frame.schema.items())
     ]
-    return [told, parts.grid(GRID, columns, _rows(answer.frame))]
+    return [told, parts.grid(GRID, columns, _rows(found.frame))]
 
 
 def _kind(dtype: pl.DataType) -> dict[str, Any]:
@@ -113,13 +163,6 @@ def _plain(value: Any) -> Any:
 
 
 def _tables(context: Context) -> html.Section:
-    entries = [
-        html.Details(
-            [
-                html.Summary([html.Code(name), html.Span(f" {about}", className="quiet")]),
-                parts.table(["Column", "Type", "Meaning"], [[html.Code(c), dtype, text] for c, dtype, text in columns]),
-            ]
-        )
-        for name, about, columns in sql_box.described(context.catalog)
-    ]
-    return html.Section([html.H2("Tables"), *entries], className="tables")
+    """All tables as one piece of data: a component for each of more than a thousand cells would take the browser half a minute."""
+    told = dcc.Store(id="sql-columns", data=sql_box.described(context.catalog))
+    return html.Section([html.H2("Tables"), told, html.Div(id="sql-tables")], className="tables")
