@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from pathassets.config import CONFIG_FILE, Study
+from pathassets.config import CONFIG_FILE, Study, init_home
 from pathassets.definitions import build_defs
 from pathassets.defs.adopt import adopt, logged_versions, looking_at
 from pathassets.defs.event_log import check_event_log, differences, forget_partition, mend
 from pathassets.defs.partitions import SLIDES, add_slides, range_tags
+from pathassets.errors import Reason, StoreError
 from pathassets.steps.checks import CHECKS
+from pathassets.steps.forget import forget
 from pathassets.steps.nodes import Step, chain
 from pathassets.steps.register import register
 from pathassets.steps.session import Session
 from pathassets.steps.slide_map import make_slide_map
 from pathassets.store import layout
 from pathassets.store.census import take_census
-from pathassets.store.verify import Fault
+from pathassets.store.verify import HARMLESS, Fault
 
 from .conftest import CONFIG
 
@@ -78,6 +82,12 @@ def empty(tmp_path_factory) -> Iterator[dg.DagsterInstance]:
 def events(instance: dg.DagsterInstance, key: tuple[str, ...]) -> dict[str, dg.AssetMaterialization]:
     records = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey(list(key))), 100).records
     return {str(r.partition_key): r.asset_materialization for r in reversed(records) if r.asset_materialization}
+
+
+def last_materialisation(instance: dg.DagsterInstance) -> tuple[str, int]:
+    """The run and the number in the log of the last one of the embeddings."""
+    [record] = instance.fetch_materializations(EMBEDDINGS, 1).records
+    return record.run_id, record.storage_id
 
 
 def stale(study: Study, instance: dg.DagsterInstance, slide_ids: list[str]) -> dict[tuple[str, str | None], str]:
@@ -191,6 +201,7 @@ def test_results_that_the_log_lacks_or_has_otherwise_are_found(made, instance, e
     lacking = found(study, empty)
     assert {key for _, key, _ in lacking} == {"/".join(node.key) for node in chain(study)}
     assert all("unknown to Dagster: 2 slides" in message for _, _, message in lacking)
+    assert {fault for fault, _, _ in lacking} == {Fault.UNTOLD} <= HARMLESS, "a run that was killed leaves this behind"
     instance.report_runless_asset_event(
         dg.AssetMaterialization(EMBEDDINGS, partition=ids[0], tags={"dagster/data_version": "other"})
     )
@@ -210,8 +221,10 @@ def test_results_that_the_log_claims_and_the_store_lacks_are_found(made, instanc
         ("small/tiny/slide_vector", "materialised in Dagster, and not in the store"),
         ("small/tiny/slide_map", "materialised in Dagster, and not in the store"),
     ]
-    assert [key for key, _ in mend(session, instance)] == ["small/tiny/slide_map"]
-    assert [key for _, key, _ in found(study, instance)] == ["small/tiny/slide_vector"]
+    assert [key for key, _ in mend(session, instance)] == ["small/tiny/slide_map", "small/tiny/slide_vector"]
+    assert found(study, instance) == []
+    vector = dg.AssetKey(["small", "tiny", "slide_vector"])
+    assert instance.get_materialized_partitions(vector) == {ids[2]}, "and now it is missing in Dagster's eyes too"
 
 
 def test_a_step_that_failed_since_is_no_difference(made, instance):
@@ -249,7 +262,35 @@ def test_forgetting_a_partition_makes_its_slide_unknown(made, instance):
     assert forget_partition(instance, ids[0])
     assert not forget_partition(instance, ids[0])
     assert ids[0] not in instance.get_dynamic_partitions(SLIDES.name)
-    assert ids[0] in logged_versions(instance, tuple(EMBEDDINGS.path))
+    assert {*logged_versions(instance, tuple(EMBEDDINGS.path))} == {ids[2]}
+    checks = build_defs(made[0]).resolve_asset_graph().asset_check_keys
+    records = [r for key in checks for r in instance.event_log_storage.get_asset_check_execution_history(key, 10)]
+    assert ids[2] in {r.partition for r in records}
+    assert ids[0] not in {r.partition for r in records}
+
+
+def test_a_slide_that_was_forgotten_and_is_registered_again_is_no_difference(made, instance):
+    study, ids = made
+    session = Session(study)
+    row = session.slide_row(ids[0])
+    forget(session, ids[0])
+    assert forget_partition(instance, ids[0])
+    session.tables.write("slides", [row], slide_id=ids[0])
+    add_slides(instance, [ids[0]])
+    assert found(study, instance) == []
+    assert instance.get_materialized_partitions(EMBEDDINGS) == {ids[2]}
+
+
+def test_a_forgotten_slide_s_runs_keep_their_logs_and_no_number_is_given_twice(made, instance):
+    """Whoever reads the log on from the last number seen must see what comes next."""
+    run_id, before = last_materialisation(instance)
+    told = len(instance.all_logs(run_id))
+    forget_partition(instance, made[1][0])
+    forget_partition(instance, made[1][2])
+    assert len(instance.all_logs(run_id)) == told
+    add_slides(instance, [made[1][0]])
+    instance.report_runless_asset_event(dg.AssetMaterialization(EMBEDDINGS, partition=made[1][0]))
+    assert last_materialisation(instance)[1] > before
 
 
 def test_a_study_without_a_log_has_one_finding_and_gets_no_log(made):
@@ -269,3 +310,18 @@ def test_a_log_that_cannot_be_opened_is_a_finding(made):
     [finding] = check_event_log(study, take_census(Session(study).root))
     assert "cannot be read" in finding.message
     assert layout.RESULTS not in finding.remedy
+
+
+def test_where_nothing_may_be_written_the_log_is_not_compared_and_it_is_said_why(made, monkeypatch):
+    def denied(_):
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("attempt to write a readonly database"))
+
+    study, _ = made
+    init_home(study.home)
+    monkeypatch.setattr(dg.DagsterInstance, "from_config", denied)
+    [finding] = check_event_log(study, take_census(Session(study).root))
+    assert (finding.fault, finding.harmless) == (Fault.NOT_COMPARED, True)
+    assert "cannot be written" in finding.message
+    with pytest.raises(StoreError) as refused, looking_at(study):
+        pass
+    assert refused.value.reason is Reason.STORE_READ_ONLY

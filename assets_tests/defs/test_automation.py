@@ -9,7 +9,9 @@ from support.ticks import Automation
 
 from pathassets.definitions import build_defs
 from pathassets.defs.automation import LABEL
+from pathassets.defs.event_log import forget_partition
 from pathassets.defs.schedules import schedules
+from pathassets.defs.withdrawal import withdraw
 
 CHAIN = {
     "slide", "tissue", "small/tiles", "small/tiny/embeddings", "small/tiny/slide_vector", "small/tiny/spatial_domains",
@@ -74,6 +76,27 @@ def test_a_second_try_that_succeeds_is_the_last(automation):
     again = automation.tick()
     assert set(again) == CHAIN - {"slide", "tissue"}
     assert automation.ticks(4) == [{}] * 4
+
+
+@pytest.mark.parametrize("ticks_between", [0, 2])
+def test_a_slide_that_was_forgotten_and_comes_back_is_asked_for_again(automation, ticks_between):
+    automation.tick()
+    automation.arrive("a", "b")
+    automation.ticks(2)
+    assert forget_partition(automation.instance, "a")
+    assert automation.ticks(ticks_between) == [{}] * ticks_between
+    automation.arrive("a")
+    assert automation.tick() == of(CHAIN, "a")
+    assert automation.ticks(4) == [{}] * 4
+
+
+def test_what_a_repair_took_back_is_asked_for_again(automation):
+    automation.tick()
+    automation.arrive("a", "b")
+    automation.ticks(2)
+    withdraw(automation.instance, [dg.AssetKey(["small", "tiny", "slide_vector"])], ["a"])
+    assert automation.tick() == {"small/tiny/slide_vector": {"a"}}
+    assert automation.ticks(3) == [{}] * 3
 
 
 def test_a_failed_slide_is_tried_again_when_its_recipe_changes(automation):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import dagster as dg
+import pytest
+from dagster._core.definitions import freshness_evaluator
+from dagster._core.loader import LoadingContextForTest
 
 from pathassets.definitions import build_defs
 
@@ -34,6 +40,22 @@ def test_what_the_night_makes_says_when_it_is_too_old(study):
     for policy in policies.values():
         assert 24 < policy.warn_window.to_timedelta().total_seconds() / 3600 < 48
         assert policy.fail_window.to_timedelta().total_seconds() / 3600 > 48
+
+
+@pytest.mark.parametrize(("hours", "state"), [(None, "UNKNOWN"), (1, "PASS"), (27, "WARN"), (51, "FAIL")])
+@pytest.mark.parametrize("asset", ["results", "small/tiny/slide_map", "small/tiny/cohort_map"])
+def test_dagster_judges_the_age_of_what_the_night_makes(study, monkeypatch, asset, hours, state):
+    """One night that was missed is worth a look, two are a fault; what was never made is not judged."""
+    key = dg.AssetKey.from_user_string(asset)
+    node = build_defs(study).resolve_asset_graph().get(key)
+    with dg.DagsterInstance.ephemeral() as instance:
+        if hours is not None:
+            instance.report_runless_asset_event(dg.AssetMaterialization(key))
+        now = time.time() + 3600 * (hours or 0)
+        monkeypatch.setattr(freshness_evaluator, "get_current_timestamp", lambda: now)
+        judge = freshness_evaluator.TimeWindowFreshnessPolicyEvaluator()
+        found = asyncio.run(judge.evaluate_freshness(LoadingContextForTest(instance), node))
+    assert found.name == state
 
 
 def test_text_assets_exist_where_the_encoder_reads_words(study):

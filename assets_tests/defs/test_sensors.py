@@ -15,12 +15,18 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from support.inbox import Inbox
 
+from pathassets.cli.keeping import forget_slide
+from pathassets.config import init_home
 from pathassets.defs import sensors
-from pathassets.defs.partitions import add_slides
+from pathassets.defs.event_log import forget_partition
+from pathassets.defs.launch import open_instance
+from pathassets.defs.partitions import add_slides, check_idle, range_tags, slides_at_work
 from pathassets.defs.schedules import missing_schedule
+from pathassets.errors import Reason, StoreError
 from pathassets.slides.parts import found_at
 from pathassets.steps import inbox as inbox_module
 from pathassets.steps.chain import run_node
+from pathassets.steps.forget import forget
 from pathassets.steps.nodes import chain
 from pathassets.steps.register import Book, register
 from pathassets.steps.session import Session
@@ -131,6 +137,41 @@ def test_a_slide_whose_tick_died_is_asked_for_by_the_next(inbox):
     assert len(inbox.tick().run_requests) == 1
     assert len(inbox.partitions()) == 1
     assert not inbox.tick().run_requests
+
+
+def test_a_slide_that_was_forgotten_and_is_registered_again_is_another_request(inbox):
+    inbox.drop("a.svs")
+    [first] = inbox.ticks(2).run_requests
+    [slide_id] = inbox.partitions()
+    inbox.instance.delete_dynamic_partition("slides", slide_id)
+    [again] = inbox.tick().run_requests
+    assert again.run_key == first.run_key, "the same registration, as after a tick that died"
+    forget(Session(inbox.study), slide_id)
+    forget_partition(inbox.instance, slide_id)
+    inbox.tick()
+    [anew] = inbox.tick().run_requests
+    assert inbox.partitions() == [slide_id]
+    assert anew.run_key != first.run_key
+
+
+def test_a_slide_that_a_run_has_in_hand_is_not_forgotten(study):
+    """The run covers a range: without one of its ends it would fail, and all its slides with it."""
+    inbox = study.home / "inbox"
+    for name in "abc":
+        (inbox / f"{name}.svs").write_text(name)
+    ids = [entry.slide_id for entry in register(Session(study), sorted(inbox.iterdir()))]
+    init_home(study.home)
+    with open_instance(study) as instance:
+        add_slides(instance, ids)
+        run = dg.DagsterRun("slides", status=dg.DagsterRunStatus.NOT_STARTED, tags=range_tags(ids[:2]))
+        instance.add_run(run)
+        with pytest.raises(StoreError, match=run.run_id) as refused:
+            forget_slide(study, ids[0], yes=True, as_json=True)
+        assert refused.value.reason is Reason.LOCKED
+        assert set(instance.get_dynamic_partitions("slides")) == set(ids)
+        assert Session(study).slide_row(ids[0])
+        assert slides_at_work(instance, ids) == dict.fromkeys(ids[:2], run.run_id)
+        check_idle(instance, ids[2])
 
 
 def test_a_slide_that_another_process_has_entered_meanwhile_keeps_what_is_known_of_it(inbox, slide_file):

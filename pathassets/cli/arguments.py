@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pathassets.config import Study, check_home, home_from_environment
+from pathassets.config import CONFIG_FILE, Study, check_home, home_from_environment
 from pathassets.errors import Reason, StudyError
 
 Home = Annotated[
@@ -33,7 +33,8 @@ def study_at(home: Path | None, *, must_exist: bool = True) -> Study:
 
     check_home((home or home_from_environment()).expanduser())
     study = Study(home or home_from_environment())
-    if must_exist and not open_root(study.store_uri).is_there():
+    is_empty = (study.home / CONFIG_FILE).is_file()  # as `init` leaves it: a study to which slides may come
+    if must_exist and not is_empty and not open_root(study.store_uri).is_there():
         raise StudyError(
             f"there is no study in {study.home}",
             reason=Reason.CONFIG_INVALID,

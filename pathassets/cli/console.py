@@ -63,6 +63,11 @@ def _strict(value: Any) -> Any:
     return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def no_slides(home: Path) -> str:
+    """What is said of a study that nothing was added to yet."""
+    return f"no slides in {home} yet; add some with `pathassets run PATH --home {home}`"
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> None:
     """Rows as a table; long values wrap instead of being cut. Many rows are aligned only, which takes far less time."""
     if len(rows) > MANY:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from pathassets.cli.console import print_json, say
@@ -133,7 +134,8 @@ def _is_named(session: Looking, meaning: Meaning) -> bool:
 
 def as_plain(account: Account) -> dict[str, Any]:
     """An account as JSON has it; what it was made from nested in it."""
-    return asdict(account) | {"upstream": [as_plain(parent) for parent in account.upstream]}
+    made = {name: _moment(value) for name, value in account.made.items()}
+    return asdict(account) | {"made": made, "upstream": [as_plain(parent) for parent in account.upstream]}
 
 
 def _file(row: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -141,7 +143,12 @@ def _file(row: Mapping[str, Any] | None) -> dict[str, Any]:
     if row and is_unread(row):
         del found["content_sha256"]
         found["content"] = _UNREAD
-    return {"registered_at" if name == "created_at" else name: value for name, value in found.items()}
+    return {"registered_at" if name == "created_at" else name: _moment(value) for name, value in found.items()}
+
+
+def _moment(value: Any) -> Any:
+    """Tables keep UTC without saying so; whoever reads JSON is told."""
+    return value.replace(tzinfo=UTC).isoformat() if isinstance(value, datetime) else value
 
 
 def _standing(account: Account) -> str:

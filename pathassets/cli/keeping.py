@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pathassets.cli.console import print_json, print_rows, say
+from pathassets.cli.console import no_slides, print_json, print_rows, say
 from pathassets.config import Study, init_home
 from pathassets.errors import ConfigError
 from pathassets.steps.naming import quoted
 from pathassets.steps.session import Session
 from pathassets.store.garbage import Waste
-from pathassets.store.verify import Report
+from pathassets.store.verify import Fault, Report
 
 SHOWN = 20
 _AGE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([smhdw]?)")
@@ -40,6 +40,8 @@ def verify_study(study: Study, *, deep: bool, repairing: bool, as_json: bool) ->
     for finding in report.findings:
         say(f"{finding.fault}: {finding.key}: {finding.message}. {finding.remedy}")
     _print_verdict(report, deep)
+    if not report.census.slides():
+        say(no_slides(study.home))
     for deed in deeds or ():
         say(f"{'repaired' if deed['repaired'] else 'not repaired'}: {deed['key']}: {deed['done']}")
     if deeds:
@@ -67,7 +69,7 @@ def _repair(session: Session, report: Report, deep: bool) -> list[dict[str, Any]
     from pathassets.steps.repair import repair
 
     deeds = [asdict(deed) for deed in repair(session, report.findings, deep=deep)]
-    if report.ok and not deeds:
+    if report.ok and not deeds and not any(finding.fault is Fault.UNTOLD for finding in report.findings):
         return deeds
     init_home(session.study.home, with_inbox=False)
     with open_instance(session.study) as instance:
@@ -152,6 +154,8 @@ def forget_slide(study: Study, name: str, *, yes: bool, as_json: bool) -> int:
     from pathassets.cli.running import publish_if_stale
     from pathassets.defs.adopt import looking_at
     from pathassets.defs.event_log import forget_partition, partitions_of
+    from pathassets.defs.partitions import check_idle
+    from pathassets.defs.processes import tidy_dead_runs
     from pathassets.steps.forget import comes_back, forget, known_slide, what_goes
 
     session = Session(study)
@@ -160,6 +164,9 @@ def forget_slide(study: Study, name: str, *, yes: bool, as_json: bool) -> int:
         going = what_goes(session, slide_id)
         warning = comes_back(session, slide_id)
         if yes:
+            if instance is not None:
+                tidy_dead_runs(instance)
+                check_idle(instance, slide_id)
             forget(session, slide_id)
             forget_partition(instance, slide_id)
     problems = publish_if_stale(study) if yes else []

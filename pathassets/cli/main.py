@@ -77,11 +77,16 @@ def options(
 
 
 def _in_our_words(error: Exception) -> PathassetsError:
+    from pathassets.store.local_root import read_only_database
+
     if _is_disk_full(error):
         remedy = (
             "Free some space and run again; what is done stays done. If there is space, the disk itself is failing."
         )
         return PathassetsError("the disk is full", reason=Reason.DISK_FULL, remedy=remedy)
+    refused = read_only_database(error, "the study's folder .dagster")
+    if refused is not None:
+        return refused
     first_line = (str(error).splitlines() or [""])[0]
     remedy = "See .dagster/pathassets.log in the study's folder; please report it."
     return PathassetsError(f"{type(error).__name__}: {first_line}", reason=Reason.INTERNAL, remedy=remedy)

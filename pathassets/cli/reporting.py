@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pathassets.cli.console import print_json, print_rows, say
+from pathassets.cli.console import no_slides, print_json, print_rows, say
 from pathassets.config import Study
 from pathassets.errors import UnknownEncoderError
 from pathassets.exports.tables import flat
@@ -47,7 +47,7 @@ def print_status(study: Study, *, as_json: bool) -> int:
     if as_json:
         print_json(rows)
     elif not rows:
-        say(f"no slides in {study.home}; add some with `pathassets run PATH --home {study.home}`")
+        say(no_slides(study.home))
     else:
         print_rows(rows, list(rows[0]))
     asked = {node.names for node in chain(study)}
@@ -72,7 +72,7 @@ def print_outcomes(study: Study, *, everything: bool, as_json: bool) -> int:
     if as_json:
         print_json(shown.select(columns).to_dicts())
     elif shown.is_empty():
-        say("all is well")
+        say(no_slides(study.home) if slides.is_empty() else "all is well")
     else:
         print_rows(shown.to_dicts(), columns)
     return 1 if (outcomes["status"] == "failed").any() else 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathassets.cli.console import log_to, print_json, print_rows, say, watching
+from pathassets.cli.console import log_to, no_slides, print_json, print_rows, say, watching
 from pathassets.config import CONFIG_FILE, Study, check_home, init_home
 from pathassets.editing import add_recipes, tiling_for
 from pathassets.errors import ConfigError, Reason, StudyError
@@ -287,6 +287,8 @@ def publish_study(study: Study) -> int:
     for problem in problems:
         say(problem)
     say(f"{study.results_path} is up to date" if not problems else "nothing was published")
+    if known_slides(Session(study)).is_empty():
+        say(no_slides(study.home))
     return 1 if problems else 0
 
 

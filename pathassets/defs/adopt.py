@@ -24,6 +24,7 @@ from dagster._core.definitions.data_version import (
     INPUT_EVENT_POINTER_TAG_PREFIX,
     NULL_EVENT_POINTER,
 )
+from sqlalchemy.exc import OperationalError
 
 from pathassets.config import Study
 from pathassets.defs import describe
@@ -40,6 +41,7 @@ from pathassets.steps.register import known_slides
 from pathassets.steps.session import Session
 from pathassets.steps.slide_map import load_slide_map
 from pathassets.steps.terms import load_terms
+from pathassets.store.local_root import read_only_database
 
 log = logging.getLogger(__name__)
 
@@ -152,12 +154,19 @@ def report_used_terms(session: Session, instance: dg.DagsterInstance, results: I
 
 @contextmanager
 def looking_at(study: Study) -> Iterator[dg.DagsterInstance | None]:
-    """The study's Dagster instance, left as it is; None where there never was one."""
+    """The study's Dagster instance, left as it is; None where there never was one.
+
+    Raises:
+        StoreError: `store_read_only`: Dagster opens no SQLite that it may not write.
+    """
     if not (study.dagster_home / "dagster.yaml").is_file():
         yield None
         return
-    with dg.DagsterInstance.from_config(str(study.dagster_home)) as instance:
-        yield instance
+    try:
+        with dg.DagsterInstance.from_config(str(study.dagster_home)) as instance:
+            yield instance
+    except OperationalError as error:
+        raise (read_only_database(error, study.dagster_home) or error) from error
 
 
 def _note_weights(session: Session) -> None:

@@ -17,6 +17,7 @@ from dagster._core.instance.ref import InstanceRef
 from pathassets.config import Study
 from pathassets.defs.launch import NO_CAPTURE
 from pathassets.errors import ConfigError
+from pathassets.store.local_root import read_only_database
 from pathassets.templates import DAGSTER_YAML
 
 SQLITE = "history/runs.db"
@@ -82,5 +83,12 @@ def _opened(study: Study) -> Iterator[dg.DagsterInstance]:
             yield instance
     except Exception as error:
         said = [line for line in str(error.__cause__ or error).splitlines() if line.strip()]
-        remedy = f"See that its server runs and that the variables which {path} names are set."
+        refused = read_only_database(error, study.dagster_home)
+        if refused is not None:
+            raise ConfigError(f"Dagster's storage: {refused.message}", remedy=refused.remedy) from error
+        remedy = (
+            f"See that {study.dagster_home} is whole and may be written."
+            if _is_sqlite(study)
+            else f"See that its server runs and that the variables which {path} names are set."
+        )
         raise ConfigError(f"Dagster's storage: {(said or [type(error).__name__])[0]}", remedy=remedy) from error

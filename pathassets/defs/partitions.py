@@ -19,6 +19,8 @@ from dagster._core.storage.tags import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from pathassets.errors import Reason, StoreError
+
 # Who goes first when there are more runs than places. A backfill from the UI has Dagster's own 0.
 QUICK, ARRIVED, NIGHTLY = 20, 10, -10
 
@@ -67,18 +69,33 @@ def batches(partition_keys: Sequence[str], wanted: Collection[str], limit: int) 
     return groups
 
 
-def slides_at_work(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> set[str]:
-    """Slides that a run has in hand: one that waits or works, or one that died and that Dagster is about to try again."""
+def slides_at_work(instance: dg.DagsterInstance, partition_keys: Sequence[str]) -> dict[str, str]:
+    """Slides that a run has in hand, and which: one that waits or works, or that died and that Dagster is about to try again."""
     unfinished = dg.RunsFilter(statuses=UNFINISHED)
     died = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={WILL_RETRY_TAG: "true"})
     again = [run for run in instance.get_runs(died) if AUTO_RETRY_RUN_ID_TAG not in run.tags]
     places = {key: place for place, key in enumerate(partition_keys)}
-    covered: set[str] = set()
+    covered: dict[str, str] = {}
     for run in [*instance.get_runs(unfinished), *again]:
         first, last = (run.tags.get(tag, run.tags.get(PARTITION_NAME_TAG)) for tag in _RANGE_TAGS)
         if first in places and last in places:
-            covered.update(partition_keys[places[first] : places[last] + 1])
+            covered.update(dict.fromkeys(partition_keys[places[first] : places[last] + 1], run.run_id))
     return covered
+
+
+def check_idle(instance: dg.DagsterInstance, slide_id: str) -> None:
+    """A run covers a range of partitions: without one of its ends it fails, and with it all its slides.
+
+    Raises:
+        StoreError: `locked`: a run has the slide in hand.
+    """
+    run_id = slides_at_work(instance, instance.get_dynamic_partitions(SLIDES.name or "")).get(slide_id)
+    if run_id is not None:
+        raise StoreError(
+            f"{slide_id} is in the hands of run {run_id}, which waits or works",
+            reason=Reason.LOCKED,
+            remedy="Wait until it has finished, or cancel that run in Dagster's UI.",
+        )
 
 
 def range_tags(group: Sequence[str]) -> dict[str, str]:

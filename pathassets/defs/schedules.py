@@ -78,7 +78,7 @@ def missing_schedule(study: Study) -> dg.ScheduleDefinition:
         session = Session(study)
         nodes = chain(study)
         keys = context.instance.get_dynamic_partitions("slides")
-        passed_over = missing_slides(session) | slides_at_work(context.instance, keys)
+        passed_over = missing_slides(session) | slides_at_work(context.instance, keys).keys()
         late = [slide_id for slide_id in keys if slide_id not in passed_over and pending(session, slide_id, nodes)]
         if not late:
             yield dg.SkipReason("every slide is up to date, missing or at work")

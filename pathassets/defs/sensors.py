@@ -67,7 +67,8 @@ def result(study: Study, keys: Sequence[str], found: Look) -> dg.SensorResult:
     new = [slide_id for slide_id in found.registered if slide_id not in known]
     wanted = [*([] if study.automation else new), *found.returned]
     groups = batches([*keys, *new], wanted, study.slides_per_run)
-    run_key = digest(sorted(wanted), sorted(found.returned.items()))
+    since = {slide_id: found.registered.get(slide_id) for slide_id in wanted}  # forgotten and back: another request
+    run_key = digest(sorted(since.items()), sorted(found.returned.items()))
     requests = run_requests(groups, job_name=SLIDES_JOB, run_key=run_key, priority=ARRIVED)
     return dg.SensorResult(
         run_requests=requests,

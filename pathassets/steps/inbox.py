@@ -55,14 +55,14 @@ class Look:
     """What came of a look.
 
     Attributes:
-        registered: Slides without a partition, in the order in which they are to get one.
+        registered: Slides without a partition, in the order in which they are to get one, and when they were registered.
         returned: Slides with a partition whose file is back, and since when it had been missing.
         news: Lines for the log; each is said once.
         state: How things stand, in a sentence.
         counts: Numbers for whoever watches.
     """
 
-    registered: list[str] = field(default_factory=list)
+    registered: dict[str, str] = field(default_factory=dict)
     returned: dict[str, str] = field(default_factory=dict)
     news: list[str] = field(default_factory=list)
     state: str = ""
@@ -116,8 +116,8 @@ class _Looking:
         ready.sort(key=lambda found: self._book.unread(sayable(found.path)) is not None)  # they may never be readable
         entered = [entry for entry in map(self._enter, ready) if entry is not None]
         self._mark_missing()
-        self._look.registered = [slide_id for slide_id in self._here if slide_id not in partitions]
-        del self._look.registered[self._limits.handed :]
+        new = [slide_id for slide_id in self._here if slide_id not in partitions][: self._limits.handed]
+        self._look.registered = {slide_id: str(self._book.rows[slide_id]["created_at"]) for slide_id in new}
         self._say_entered(entered)
         self._remember()
         self._sum_up(len(entered))

@@ -30,7 +30,7 @@ from pathassets.store.index import indexed
 log = logging.getLogger(__name__)
 
 COLUMNS = (
-    "slide_id", "path", "size_bytes", "mtime_ns", "file_version", "content_sha256", "other_paths", "missing_since",
+    "slide_id", "path", "size_bytes", "mtime_ns", "file_version", "content_sha256", "other_paths", "missing_since", "created_at",
 )  # fmt: skip
 _NAMES_SAID = 5
 Row = dict[str, Any]
@@ -289,6 +289,7 @@ class Book:
             "content_sha256": content,
             "other_paths": [],
             "missing_since": None,
+            "created_at": datetime.now(UTC).replace(tzinfo=None),  # as tables keep it
         }
         if not self._entered_by_another(slide_id, content):
             self._session.tables.write("slides", [{**row, "duplicate_of": first}], slide_id=slide_id)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TEMP_SUFFIX = ".tmp"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_SQLITE_DENIED = "attempt to write a readonly database"
 _LOCK_POLL_S = (0.02, 0.5)
 
 
@@ -59,6 +60,16 @@ def _store_error(error: OSError, action: str, reading: bool) -> StoreError:
         return StoreError(message, reason=Reason.STORE_READ_ONLY, remedy=remedy)
     remedy = "Check its rights and the disk, then run `pathassets verify`."
     return StoreError(message, reason=Reason.STORE_CORRUPT, remedy=remedy)
+
+
+def read_only_database(error: BaseException | None, place: object) -> StoreError | None:
+    """What is to be said where SQLite was refused to write below `place`; None for any other error."""
+    while error is not None and _SQLITE_DENIED not in str(error):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    remedy = "Make the folder writable for this user, or copy the study: Dagster opens no SQLite that it may not write."
+    return StoreError(f"{place} cannot be written", reason=Reason.STORE_READ_ONLY, remedy=remedy)
 
 
 class LocalRoot(Root):

@@ -42,6 +42,8 @@ class Fault(StrEnum):
     UNPROVED = "unproved"  # there, and no outcome says what it was made from
     SNAPSHOT = "snapshot"  # results.duckdb cannot be read, or says other than the store that it was made from
     EVENT_LOG = "event_log"  # Dagster says other than the store
+    UNTOLD = "untold"  # in the store, and Dagster has not heard of it: a run was killed between the two
+    NOT_COMPARED = "not_compared"  # Dagster's event log cannot be opened where nothing may be written
     OLD_SNAPSHOT = "old_snapshot"
     ORPHAN = "orphan"
     TEMPORARY = "temporary"
@@ -51,7 +53,8 @@ class Fault(StrEnum):
 
 
 # Nothing is wrong with what is published; the exit code says so.
-HARMLESS = {Fault.OLD_SNAPSHOT, Fault.ORPHAN, Fault.TEMPORARY, Fault.LOCK, Fault.FOREIGN, Fault.BUSY}
+HARMLESS = {Fault.UNTOLD, Fault.NOT_COMPARED, Fault.OLD_SNAPSHOT, Fault.ORPHAN, Fault.TEMPORARY, Fault.LOCK,
+            Fault.FOREIGN, Fault.BUSY}  # fmt: skip
 _FAULT_OF = {Kind.TEMPORARY: Fault.TEMPORARY, Kind.LOCK: Fault.LOCK}
 
 
