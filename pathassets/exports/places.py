@@ -93,7 +93,9 @@ class Places:
     def _text(self, value: str) -> str:
         if _JSON.match(value):
             try:
-                return json.dumps(self.plain(json.loads(value)), sort_keys=True)
+                parsed = json.loads(value)
+                plain = self.plain(parsed)
+                return value if plain == parsed else json.dumps(plain, sort_keys=True)
             except ValueError:
                 pass
         return self.told(value)
