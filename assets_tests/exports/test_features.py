@@ -145,3 +145,25 @@ def test_sizes_and_places_follow_the_slide_s_resolution(made, halved, target):
     np.testing.assert_array_equal(group["coordinates"][:, :2], made.features.corners)
     spec = tile_spec(halved)
     assert (spec["width"], spec["base_downsample"], spec["mpp"]) == (224, 2.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "power", "level0", "said"),
+    [(0.499, 20.0, 224, 20), (0.252, 40.0, 444, 40 * 224 / 444), (0.69, None, 162, 20)],
+)
+def test_trident_s_magnifications_give_its_patches_back(made, target, mpp, power, level0, said):
+    found = made.features
+    sizes = [pl.lit(level0).alias(name) for name in ("size_px", "width_px", "height_px")]
+    slide = {**found.slide, "mpp": mpp, "objective_power": power}
+    export_trident(replace(found, slide=slide, tiles=found.tiles.with_columns(sizes)), target)
+    with h5py.File(target.path / made.part / f"{made.slide_id}.h5") as file:
+        attributes = dict(file["coords"].attrs)
+    assert attributes["target_magnification"] == pytest.approx(said)
+    size = attributes["patch_size"] * attributes["level0_magnification"] / attributes["target_magnification"]
+    assert round(size) == attributes["patch_size_level0"] == level0
+
+
+def test_what_bags_share_is_one_file(made, target):
+    for number in (1, 2, 3):
+        export_slideflow(replace(made.features, slide={**made.features.slide, "slide_id": f"slide-{number}"}), target)
+    assert (len(target.written), target.unchanged) == (1 + 3 * 3, [])

@@ -12,6 +12,7 @@ from pathassets.errors import ConfigError, SlideError
 from pathassets.exports.files import Target
 from pathassets.exports.pictures import Pictures
 from pathassets.exports.run import check_format, export_cohort, format_of
+from pathassets.figures import images, rulers
 
 
 @pytest.fixture
@@ -41,6 +42,28 @@ def test_they_differ_and_say_what_made_them(written, made):
         seen.add(pixels.tobytes())
     assert len(seen) == len(written.written)
     assert about["embeddings_digest"] == made.features.row["digest"]
+
+
+def test_overlays_have_a_ruler_in_um(written, made):
+    """1.152 mm at 0.5 µm/px: the bar is 200 µm long and lies below the slide."""
+    for name in (f"{made.slide_id}.tissue.png", f"{made.part}/{made.slide_id}.leiden.png"):
+        with Image.open(written.path / name) as image:
+            about, pixels = json.loads(image.text["pathassets"]), np.asarray(image.convert("RGB"))
+        assert about["um_per_px"] == pytest.approx(2304 * 0.5 / 512, rel=1e-3)
+        strip = pixels[-rulers.STRIP_PX :]
+        dark = (strip == images.INK).all(axis=2).sum(axis=1)
+        assert dark.max() * about["um_per_px"] == pytest.approx(200, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("longest", "length"), [(461, "200 µm"), (1000, "1 mm"), (999, "500 µm"), (51234, "50 mm"), (3, "2 µm")]
+)
+def test_a_bar_has_a_round_length(longest, length):
+    assert rulers.length_text(rulers.round_length(longest)) == length
+
+
+def test_a_picture_of_unknown_resolution_has_no_ruler():
+    assert rulers.with_ruler(np.zeros((8, 9, 3), np.uint8), None).size == (9, 8)
 
 
 def sizes(target) -> dict[str, tuple[int, int]]:

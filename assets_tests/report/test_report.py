@@ -17,6 +17,10 @@ from typer.testing import CliRunner
 from pathassets.cli.main import app
 from pathassets.config import Study
 from pathassets.errors import ConfigError, SlideError
+from pathassets.exports import pictures
+from pathassets.figures import rulers
+from pathassets.figures.named_map import named_map
+from pathassets.report import cohort_slides, cohort_tiles, crops
 from pathassets.report.cohort import cohort_report
 from pathassets.report.page import Cell, Picture, Section, Table, facts, html
 from pathassets.report.slide import slide_report
@@ -122,6 +126,101 @@ def test_a_report_needs_no_slide_file(made: Made, tmp_path):
     assert "leiden" in looked.said("h3")
 
 
+@pytest.fixture
+def labelled(made: Made, tmp_path) -> Session:
+    """The study with labels, in a folder whose name nobody is to read, and an own copy of its store."""
+    shutil.copytree(made.home, tmp_path / "study")
+    session = Session(Study(tmp_path / "study"))
+    row = session.tables.read("slides", made.slide_id)
+    told = row.with_columns(
+        patient=pl.lit("P007"), diagnosis=pl.lit("carcinoma"), tissue_mask=pl.lit("/m/muster/a.png")
+    )
+    session.tables.write("slides", told.with_columns(path=pl.lit("/lab/muster/good.tiff")), slide_id=made.slide_id)
+    return session
+
+
+def test_reports_show_labels_and_never_a_path_or_a_manifest_s_row(labelled, made: Made):
+    own, study = slide_report(labelled, made.slide_id), cohort_report(labelled)
+    for text in (own, study):
+        cells = Looked(text).said("td")
+        assert "P007" in cells
+        assert "carcinoma" in cells
+        assert not re.search("muster|manifest|/lab/", text)
+    assert "good.tiff" in Looked(own).said("td")
+
+
+def test_the_chain_can_be_followed_from_step_to_step(made: Made):
+    cells = Looked(slide_report(made.session, made.slide_id)).said("td")
+    outcomes = made.table("outcomes", made.slide_id)
+    results = dict(outcomes.select("step", "result_digest").iter_rows())
+    assert f"slide = {results['slide']}" in cells
+    assert f"tiles = {results['tiles']}" in cells
+    assert f"embeddings = {results['embeddings']}" in cells
+    for digest in (*results.values(), *outcomes["digest"]):
+        assert digest in cells
+
+
+def test_numbers_have_units_and_names_are_for_people(made: Made):
+    looked = Looked(slide_report(made.session, made.slide_id))
+    heads, cells, captions = looked.said("th"), looked.said("td"), looked.said("figcaption")
+    assert "share of tiles, %" in heads
+    assert "contiguity, %" in heads
+    assert "n_bad_tiles" not in cells
+    assert "text_adipose" not in captions
+    assert "looks like: adipose" in captions
+    assert "`" not in " ".join(value for values in looked.text.values() for value in values if "`pathassets" in value)
+    assert "pathassets explain" in looked.said("code")
+
+
+def test_every_tile_and_every_picture_of_a_slide_has_a_ruler(made: Made, monkeypatch):
+    ruled = []
+    real = rulers.with_ruler
+    for module in (crops, pictures):
+        monkeypatch.setattr(module, "with_ruler", lambda image, scale: ruled.append(scale) or real(image, scale))
+    looked = Looked(slide_report(made.session, made.slide_id))
+    assert len(ruled) == len(looked.addresses)
+    assert all(scale > 0 for scale in ruled)
+
+
+def test_a_study_s_report_has_quality_domains_tiles_and_what_made_it(made: Made):
+    looked = _check_offline(cohort_report(made.session))
+    heads, cells = looked.said("h2") + looked.said("h3"), looked.said("td")
+    for what in ("Slides", "Quality", "deserves a look", "Domains of each slide (leiden)", "What made it", "Recipes"):
+        assert what in heads
+    for term in made.features.terms:
+        assert f"Tiles of all slides that look most like: {term}" in heads
+    assert "inked, %" in looked.said("th")
+    assert looked.said("figcaption").count(made.slide_id) > len(made.features.terms)
+    assert f"{made.table('outcomes')['created_at'].max():%Y-%m-%d %H:%M:%S} UTC" in looked.said("p")
+    assert "torch" in cells
+
+
+def test_a_large_study_s_report_says_what_it_leaves_out(made: Made, monkeypatch):
+    whole = len(Looked(cohort_report(made.session)).addresses)
+    for name, value in (("MAX_PICTURES", 0), ("MAX_ROWS", 1), ("MAX_DOMAIN_ROWS", 2)):
+        monkeypatch.setattr(cohort_slides, name, value)
+    monkeypatch.setattr(cohort_tiles, "MAX_GROUPS", 1)
+    looked = _check_offline(cohort_report(made.session))
+    assert len(looked.addresses) < whole
+    said = looked.said("p")
+    assert "The first 1 of 2 rows" in said
+    assert "The first 0 of 2 pictures" in said
+    assert f"The first 1 of {len(made.features.terms)} are shown" in said
+
+
+def test_a_map_names_every_slide_that_has_room_and_says_which_have_none():
+    apart = pl.DataFrame({"slide_id": ["a-1", "b-2", "c-3"], "x": [0.0, 0.02, 1.0], "y": [0.0, 0.0, 1.0]})
+    assert named_map(apart, "pca")[1] == []
+    crowd = pl.DataFrame(
+        {"slide_id": [f"slide-{i}" for i in range(40)], "x": [i * 1e-3 for i in range(39)] + [1.0], "y": [0.0] * 40}
+    )
+    unnamed = named_map(crowd, "pca")[1]
+    assert unnamed
+    assert set(unnamed) < set(crowd["slide_id"])
+    many = pl.DataFrame({"slide_id": [f"s{i}" for i in range(61)], "x": [i * 1.0 for i in range(61)], "y": [0.0] * 61})
+    assert len(named_map(many, "pca")[1]) == 61
+
+
 def test_the_same_results_give_the_same_report(made: Made):
     assert slide_report(made.session, made.slide_id) == slide_report(made.session, made.slide_id)
     assert cohort_report(made.session) == cohort_report(made.session)
@@ -149,7 +248,7 @@ def test_every_value_is_escaped_wherever_it_stands(text):
     assert sum(text in value for value in found) >= 8
     assert set(looked.tags) <= {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td",
-        "span", "img", "figure", "figcaption",
+        "span", "img", "figure", "figcaption", "div",
     }  # fmt: skip
 
 

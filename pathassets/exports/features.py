@@ -43,18 +43,28 @@ def export_trident(features: SlideFeatures, target: Target) -> None:
 def trident_attributes(features: SlideFeatures) -> dict[str, Any]:
     """What TRIDENT notes of a grid of tiles: sizes in pixels, magnifications, overlap in the tile's pixels."""
     mpp, slide_mpp = float(features.row["mpp"]), float(features.slide["mpp"])
-    power = features.slide["objective_power"] or mpp_to_power(slide_mpp)
-    height, _ = features.tile_hw
+    power = float(features.slide["objective_power"] or mpp_to_power(slide_mpp))
+    height, level0 = features.tile_hw[0], features.size_px[1]
     return {
         "patch_size": height,
-        "patch_size_level0": features.size_px[1],
+        "patch_size_level0": level0,
         "level0_magnification": _whole(power),
-        "target_magnification": _whole(power * slide_mpp / mpp),
+        "target_magnification": _magnification(power, power * slide_mpp / mpp, height, level0),
         "overlap": max(0, height - features.recipe.tiling.stride_hw[0]),
         "name": features.slide_id,
         "level0_width": features.slide["width_px"],
         "level0_height": features.slide["height_px"],
     }
+
+
+def _magnification(power: float, nominal: float, height: int, level0: int) -> int | float:
+    """The tiles' magnification, from which TRIDENT computes `patch_size_level0` back.
+
+    The whole number next to the nominal one where that gives the same pixels on level 0, as TRIDENT has whole ones; else what
+    the pixels say. A scanner's 20x at 0.499 µm/px whose tiles are not resampled is 20, not 19.96.
+    """
+    whole = round(nominal)
+    return whole if whole and round(height * power / whole) == level0 else _whole(power * height / level0)
 
 
 def export_slideflow(features: SlideFeatures, target: Target) -> None:

@@ -36,6 +36,7 @@ class Target:
         self._root, self._force = LocalRoot(folder), force
         self.written: list[str] = []
         self.unchanged: list[str] = []
+        self._seen: set[str] = set()
 
     @property
     def path(self) -> Path:
@@ -63,7 +64,9 @@ class Target:
                 is_new = self._settle(temp, target)
             finally:
                 _remove(temp)
-        (self.written if is_new else self.unchanged).append(key)
+        if key not in self._seen:  # what several slides share is one file
+            self._seen.add(key)
+            (self.written if is_new else self.unchanged).append(key)
 
     def put_json(self, key: str, value: Mapping[str, Any]) -> None:
         """Like `put`, for an object as JSON."""

@@ -20,6 +20,7 @@ from pathassets.exports.files import Target
 from pathassets.exports.gather import SlideFeatures
 from pathassets.figures import images, overlays
 from pathassets.figures.cohort_pictures import read_mosaic
+from pathassets.figures.rulers import um_per_px, with_ruler
 from pathassets.figures.slide_pictures import load_thumbnail
 from pathassets.recipes import Recipe
 from pathassets.steps.embedded import recipe_part
@@ -50,7 +51,7 @@ class Pictures:
             SlideError: `upstream_failed` when tissue has not been looked for; a picture larger than the thumbnail needs the file.
         """
         rgb = self._below(session, slide_id)
-        about = {"slide_id": slide_id}
+        about = {"slide_id": slide_id, "um_per_px": _um_per_px(session.slide_row(slide_id), rgb, self._side(rgb))}
         target.put_bytes(f"{slide_id}.thumbnail.png", as_png(images.shrink(rgb, self._side(rgb)), about))
         pieces = tissue_image(session, slide_id, rgb, self._side(rgb))
         if pieces is not None:
@@ -59,9 +60,10 @@ class Pictures:
     def export_features(self, session: Session, features: SlideFeatures, target: Target) -> None:
         """Writes `<recipe>/<slide>.<variant>.png` for each variant of domains, `<recipe>/<slide>.<term>.png` for each term."""
         rgb = self._below(session, features.slide_id)
-        for name, picture in overlay_images(features, rgb, self._side(rgb)):
+        scale = {"um_per_px": _um_per_px(features.slide, rgb, self._side(rgb))}
+        for name, _, picture in overlay_images(features, rgb, self._side(rgb)):
             key = f"{features.part}/{features.slide_id}.{name}.png"
-            target.put_bytes(key, as_png(picture, features.provenance))
+            target.put_bytes(key, as_png(picture, features.provenance | scale))
 
     def export_cohort(self, session: Session, recipe: Recipe, target: Target) -> None:
         """Writes `<recipe>/mosaic.png`, where the cohort was laid out; its size is its own."""
@@ -102,7 +104,7 @@ def thumbnail_of(session: Session, slide_id: str) -> np.ndarray:
 
 
 def tissue_image(session: Session, slide_id: str, rgb: np.ndarray, side: int = images.MAX_SIDE) -> Image | None:
-    """The outlines of tissue on the slide; None where it has not been looked for."""
+    """The outlines of tissue on the slide, with a ruler; None where it has not been looked for."""
     from shapely import from_geojson
 
     frame = session.tables.read("tissues", slide_id)
@@ -110,7 +112,8 @@ def tissue_image(session: Session, slide_id: str, rgb: np.ndarray, side: int = i
         return None
     row = session.slide_row(slide_id)
     pieces = [from_geojson(text) for text in frame["geometry"]]
-    return overlays.tissue_image(rgb, pieces, (row["width_px"], row["height_px"]), side)
+    outlined = overlays.tissue_image(rgb, pieces, (row["width_px"], row["height_px"]), side)
+    return with_ruler(outlined, _um_per_px(row, rgb, side))
 
 
 def tissue_picture(session: Session, slide_id: str, rgb: np.ndarray) -> bytes | None:
@@ -119,22 +122,35 @@ def tissue_picture(session: Session, slide_id: str, rgb: np.ndarray) -> bytes | 
     return None if found is None else images.encode(found)
 
 
+def thumbnail_picture(session: Session, slide_id: str, rgb: np.ndarray) -> bytes:
+    """The slide itself, small, with a ruler, as WebP."""
+    scale = _um_per_px(session.slide_row(slide_id), rgb, images.MAX_SIDE)
+    return images.encode(with_ruler(images.shrink(rgb), scale))
+
+
 def overlay_images(
     features: SlideFeatures, rgb: np.ndarray, side: int = images.MAX_SIDE
-) -> Iterator[tuple[str, Image]]:
-    """Name and picture of every overlay: domains by variant, then the terms."""
+) -> Iterator[tuple[str, str, Image]]:
+    """Name, name for people, and picture with a ruler of every overlay: domains by variant, then the terms."""
     level0 = features.slide["width_px"], features.slide["height_px"]
+    scale = _um_per_px(features.slide, rgb, side)
     for variant, frame in features.domains.items():
         numbers, names = frame["domain"].fill_null(-1).to_numpy(), _names(frame)
-        yield variant, overlays.domains_image(rgb, features.tiles, numbers, level0, names, side)
+        painted = overlays.domains_image(rgb, features.tiles, numbers, level0, names, side)
+        yield variant, f"domains ({variant})", with_ruler(painted, scale)
     for term, column in features.term_columns().items():
         values = features.probability[:, features.terms.index(term)]
-        yield column, overlays.scores_image(rgb, features.tiles, values, level0, term, PROBABILITY, side)
+        painted = overlays.scores_image(rgb, features.tiles, values, level0, term, PROBABILITY, side)
+        yield column, f"looks like: {term} (probability among the terms, 0 to 1)", with_ruler(painted, scale)
 
 
 def overlay_pictures(features: SlideFeatures, rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """The same, small, as WebP."""
-    return ((name, images.encode(picture)) for name, picture in overlay_images(features, rgb))
+    """Name for people and picture, small, as WebP."""
+    return ((title, images.encode(picture)) for _, title, picture in overlay_images(features, rgb))
+
+
+def _um_per_px(slide: Mapping[str, Any], rgb: np.ndarray, side: int) -> float | None:
+    return um_per_px(slide["mpp"], slide["width_px"], rgb, side) if slide["width_px"] else None
 
 
 def _names(frame: pl.DataFrame) -> dict[int, str | None]:

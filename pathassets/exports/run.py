@@ -15,6 +15,7 @@ from pathassets.exports import anndata_files, features, qupath, spatialdata_stor
 from pathassets.exports.files import Target
 from pathassets.exports.gather import SlideFeatures, gather
 from pathassets.exports.pictures import Pictures
+from pathassets.exports.places import Places
 from pathassets.recipes import Recipe
 from pathassets.steps.naming import one_slide, slide_ids
 from pathassets.steps.session import Session
@@ -163,7 +164,7 @@ def export_tables(
     *,
     csv: bool,
 ) -> list[LeftOut]:
-    """Exports tables, each as one file; one that cannot be is told and holds up no other.
+    """Exports tables, each as one file; one that cannot be is told and holds up no other. Of places names are left (`places`).
 
     Args:
         session: The study.
@@ -178,9 +179,11 @@ def export_tables(
         StoreError: The disk is full or cannot be written.
     """
     left: list[LeftOut] = []
-    for name in tables.check_tables(names):
+    chosen, places = tables.check_tables(names), Places(session)
+    for name in chosen:
         try:
-            tables.export_table(tables.rows_of(session, name, slides, recipes), name, target, csv=csv)
+            rows = places.without(tables.rows_of(session, name, slides, recipes))
+            tables.export_table(rows, name, target, csv=csv)
         except PathassetsError as error:
             _note(error, f"table {name}", left)
     return left

@@ -50,6 +50,11 @@ class StoredMosaic:
     unread: int
     picture: bytes
 
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture as uint8 (h, w, 3)."""
+        return _pixels(self.picture)
+
 
 def read_mosaic(session: Session, recipe: str) -> StoredMosaic | None:
     """The mosaic of the recipe `<tiling>/<name>`; None where there is none that can be read."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,12 +34,17 @@ def shrink(rgb: NDArray[np.uint8], max_side: int = MAX_SIDE) -> NDArray[np.uint8
     """`rgb` (h, w, 3) with its longer side at most `max_side` px."""
     from PIL import Image
 
-    height, width = rgb.shape[:2]
-    factor = max_side / max(height, width)
-    if factor >= 1:
+    size = shrunk(rgb.shape, max_side)
+    if size == rgb.shape[1::-1]:
         return rgb
-    size = max(1, round(width * factor)), max(1, round(height * factor))
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
+
+
+def shrunk(shape: Sequence[int], max_side: int = MAX_SIDE) -> tuple[int, int]:
+    """Width and height that a picture of `shape` (h, w, ...) has once it is shrunk."""
+    height, width = shape[:2]
+    factor = min(1.0, max_side / max(height, width))
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def encode(image: Image | NDArray[np.uint8], max_bytes: int = MAX_BYTES) -> bytes:

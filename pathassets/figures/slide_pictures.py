@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pathassets.core import palette
 from pathassets.figures import images, interactive, overlays
 from pathassets.recipes import Recipe
 from pathassets.steps.embedded import recipe_of, recipe_part
@@ -98,6 +99,16 @@ def _spatial_domains(session: Session, slide_id: str, node: Node, rgb: np.ndarra
     if tiles is None or not layers:
         return None
     return overlays.domains(rgb, tiles, layers[0].values, _size(session, slide_id), layers[0].names)
+
+
+def domains_painted(session: Session, slide_id: str, recipe: Recipe, rgb: np.ndarray) -> np.ndarray | None:
+    """Domains over the picture `rgb` of a slide, without a legend; None where there are none."""
+    tiles = session.tables.read("tiles", slide_id, recipe.tiling.name)
+    layers = _domain_layers(session, slide_id, recipe, tiles) if tiles is not None else []
+    if tiles is None or not layers:
+        return None
+    numbers = np.asarray(layers[0].values, np.int64)
+    return overlays.paint(rgb, tiles, palette.domain_rgb(numbers), _size(session, slide_id), numbers >= 0)
 
 
 def _text_similarity(session: Session, slide_id: str, node: Node, rgb: np.ndarray) -> bytes | None:

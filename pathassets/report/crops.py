@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pathassets.errors import PathassetsError
 from pathassets.exports.gather import SlideFeatures
 from pathassets.figures import images
+from pathassets.figures.rulers import with_ruler
 from pathassets.report.page import Picture
 from pathassets.store.arrays import OK
 
@@ -61,5 +62,6 @@ def crops(slide: Slide, features: SlideFeatures, chosen: Sequence[tuple[int, flo
         except PathassetsError:
             continue
         tile_id = features.tiles["tile_id"][row]
-        found.append(Picture(images.encode(rgb, CROP_BYTES), f"tile {tile_id}, {score:.2f}", is_tile=True))
+        ruled = with_ruler(rgb, features.slide["mpp"] * width / rgb.shape[1])
+        found.append(Picture(images.encode(ruled, CROP_BYTES), f"tile {tile_id}, {score:.2f}", is_tile=True))
     return found

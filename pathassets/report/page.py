@@ -22,8 +22,9 @@ table{border-collapse:collapse;margin:.6rem 0;font-size:.9rem}td,th{padding:.2re
 th{border-bottom:1px solid #bbb;font-weight:600}td.number{text-align:right;font-variant-numeric:tabular-nums}
 td{overflow-wrap:break-word;max-width:26rem}td img{display:block;margin-bottom:.2rem}
 figure{display:inline-block;margin:.4rem 1rem .4rem 0;vertical-align:top}
-figure img{display:block;border:1px solid #ddd}figure.tile img{width:112px;height:112px;object-fit:cover}
+figure img{display:block;border:1px solid #ddd}figure.tile img{max-width:112px}
 figure.tile{margin-right:.4rem}figcaption{font-size:.8rem;color:#555;max-width:30rem}figure.tile figcaption{max-width:112px}
+.wide{overflow-x:auto}td.code,code{font-family:ui-monospace,monospace;font-size:.8rem}td.code{overflow-wrap:anywhere;min-width:9rem;white-space:pre-line}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.4em}p.note{color:#555}
 """
 _TEMPLATE = """<!DOCTYPE html>
@@ -34,13 +35,13 @@ _TEMPLATE = """<!DOCTYPE html>
 {% if lead %}<p class="note">{{ lead }}</p>{% endif %}
 {% for section in sections %}
 <h{{ section.level }}>{{ section.title }}</h{{ section.level }}>
-{% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
-{% if section.table %}<table>{% if section.table.columns %}<thead><tr>
+{% if section.note %}<p class="note">{{ section.note|coded }}</p>{% endif %}
+{% if section.table %}<div class="wide"><table>{% if section.table.columns %}<thead><tr>
 {% for name in section.table.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead>{% endif %}<tbody>
-{% for row in section.table.rows %}<tr>{% for cell in row %}<td{% if cell.number %} class="number"{% endif %}>
+{% for row in section.table.rows %}<tr>{% for cell in row %}<td{% if cell.kind %} class="{{ cell.kind }}"{% endif %}>
 {%- if cell.colour %}<span class="swatch" style="background:{{ cell.colour }}"></span>{% endif -%}
-{%- if cell.image %}<img src="{{ cell.image }}" alt="">{% endif -%}{{ cell.text }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>{% endif %}
+{%- if cell.image %}<img src="{{ cell.image }}" alt="">{% endif -%}{{ cell.text|coded }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% endif %}
 {% for picture in section.pictures %}<figure{% if picture.is_tile %} class="tile"{% endif %}>
 <img src="{{ picture.source }}" alt="{{ picture.caption }}"><figcaption>{{ picture.caption }}</figcaption></figure>{% endfor %}
 {% endfor %}
@@ -76,16 +77,19 @@ class Cell:
         value: What is shown; numbers are shown short.
         colour: `#rrggbb` of a swatch before it.
         picture: WebP before it.
+        code: Whether it is a digest or the like, which may be broken anywhere.
     """
 
     value: Any
     colour: str = ""
     picture: bytes | None = None
+    code: bool = False
 
     @property
-    def number(self) -> bool:
-        """Whether it is a number, which stands on the right."""
-        return isinstance(self.value, int | float) and not isinstance(self.value, bool)
+    def kind(self) -> str:
+        """`number`, which stands on the right, `code`, or nothing."""
+        number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        return "number" if number else "code" if self.code else ""
 
     @property
     def image(self) -> str:
@@ -133,9 +137,9 @@ def facts(values: Mapping[str, Any]) -> Table:
     return Table((), rows)
 
 
-def records(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
-    """Rows of a table of the store."""
-    return Table(columns, [[Cell(row[name]) for name in columns] for row in rows])
+def percent(share: float | None) -> float | None:
+    """A share from 0 to 1 in per cent, with one decimal."""
+    return None if share is None else round(100 * share, 1)
 
 
 def html(title: str, sections: Sequence[Section], lead: str = "") -> str:
@@ -143,5 +147,18 @@ def html(title: str, sections: Sequence[Section], lead: str = "") -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_TEMPLATE)
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["coded"] = _coded
+    template = environment.from_string(_TEMPLATE)
     return template.render(title=title, lead=lead, sections=sections, style=Markup(_STYLE), policy=_POLICY)  # noqa: S704
+
+
+def _coded(text: str) -> Any:
+    """Text, escaped, in which what stands between two backticks is code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) < 3 or len(parts) % 2 == 0:
+        return text
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(part) if i % 2 else escape(part) for i, part in enumerate(parts))

@@ -7,16 +7,21 @@ Messages name files where they lie, which is for whoever runs the study; a repor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import polars as pl
 
-from pathassets.report.page import Section, records
+from pathassets.exports.places import Places
+from pathassets.report.page import Cell, Section, Table
 from pathassets.steps.session import Session
-from pathassets.store.census import readable
 
-_COLUMNS = ("step", "recipe", "status", "reason", "message", "remedy")
+_COLUMNS = {
+    "step": "step",
+    "recipe": "recipe",
+    "status": "status",
+    "reason": "reason",
+    "message": "what happened",
+    "remedy": "what to do",
+}
+MAX_ROWS = 500
 
 
 def problems(session: Session, outcomes: pl.DataFrame, *, of_many: bool = False) -> Section:
@@ -31,18 +36,12 @@ def problems(session: Session, outcomes: pl.DataFrame, *, of_many: bool = False)
     odd = outcomes.filter(pl.col("reason").is_not_null()).sort("slide_id", "step")
     if odd.is_empty():
         return Section(title, "Nothing: every step went well.")
-    paths = dict(readable(session.tables, "slides").select("slide_id", "path").iter_rows())
-    home = str(session.study.home)
-    rows = [_without_paths(row, paths.get(row["slide_id"]), home) for row in odd.iter_rows(named=True)]
-    columns: Sequence[str] = ("slide_id", *_COLUMNS) if of_many else _COLUMNS
-    return Section(title, table=records(rows, columns))
-
-
-def _without_paths(row: Mapping[str, Any], path: str | None, home: str) -> dict[str, Any]:
-    told = dict(row)
-    for name in ("message", "remedy"):
-        text = told[name] or ""
-        for known, shown in ((path, "the file"), (home, "the study")):
-            text = text.replace(known, shown) if known else text
-        told[name] = text
-    return told
+    places = Places(session)
+    shown = odd.head(MAX_ROWS)
+    told = ({**row, "message": places.told(row["message"] or ""), "remedy": places.told(row["remedy"] or "")}
+            for row in shown.iter_rows(named=True))  # fmt: skip
+    names = {"slide_id": "slide", **_COLUMNS} if of_many else _COLUMNS
+    rows = [[Cell(row[name]) for name in names] for row in told]
+    left = len(odd) - len(shown)
+    note = f"The first {MAX_ROWS} of {len(odd)}; `pathassets outcomes` has all." if left else ""
+    return Section(title, note, Table(tuple(names.values()), rows))

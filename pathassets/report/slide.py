@@ -5,7 +5,6 @@ Belongs here: the sections of one slide. Does not belong: the page (`page`), the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,16 @@ from pathassets.core.qc import QC_COLUMNS
 from pathassets.errors import PathassetsError, Reason, SlideError
 from pathassets.exports.adopted import adopted_recipes
 from pathassets.exports.gather import SlideFeatures, gather
-from pathassets.exports.pictures import overlay_pictures, tissue_picture
+from pathassets.exports.pictures import overlay_pictures, thumbnail_picture, tissue_picture
+from pathassets.exports.places import Places, file_name
 from pathassets.figures import overlays
 from pathassets.figures.slide_pictures import load_thumbnail
 from pathassets.recipes import Recipe
 from pathassets.report.crops import best_of_term, crops, nearest_to_mean
-from pathassets.report.page import Cell, Picture, Section, Table, facts, html, records
+from pathassets.report.labels import labels
+from pathassets.report.page import Cell, Picture, Section, Table, facts, html, percent
 from pathassets.report.problems import problems
+from pathassets.report.provenance import steps_made
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.session import Session
 from pathassets.steps.sources import is_unread
@@ -32,7 +34,21 @@ from pathassets.steps.sources import is_unread
 if TYPE_CHECKING:
     from pathassets.slides import Slide
 
-_MADE = ("step", "recipe", "created_at", "digest", "code_version", "pathassets_version")
+_EMBEDDED = {
+    "encoder": "encoder",
+    "n_tiles": "tiles",
+    "n_bad_tiles": "tiles that could not be read",
+    "tile_px": "edge of a tile, px",
+    "mpp": "µm per px of tiles",
+    "dim": "numbers per tile",
+    "precision": "computed in",
+    "device": "on",
+    "weights_sha256": "weights, sha256",
+    "digest": "digest of the embeddings",
+}
+_CONTIGUITY = (
+    "Contiguity: of all neighbours of a domain's tiles, how many lie in it too; tiles strewn at random have little."
+)
 
 
 def slide_report(session: Session, slide_id: str) -> str:
@@ -53,7 +69,7 @@ def slide_report(session: Session, slide_id: str) -> str:
         for recipe in _recipes(session, slide_id):
             sections += _recipe(session, slide_id, recipe, slide, why_not)
         sections.append(_quality(session, slide_id))
-        sections.append(_provenance(outcomes))
+        sections.append(steps_made(outcomes, Places(session)))
     lead = f"{session.study.name}, by pathassets {__version__}. Not for diagnosis."
     return html(f"Slide {slide_id}", sections, lead)
 
@@ -69,6 +85,7 @@ def _opened(session: Session, slide_id: str, stack: ExitStack) -> tuple[Slide | 
 def _about(session: Session, slide_id: str, row: dict[str, Any]) -> Iterator[Section]:
     tissues = session.tables.read("tissues", slide_id)
     named = {
+        "file": file_name(row["path"]), **labels(session, row),
         "vendor": row["vendor"], "width, px": row["width_px"], "height, px": row["height_px"], "µm per px": row["mpp"],
         "resolution from": row["mpp_origin"], "objective": row["objective_power"], "levels": row["n_levels"],
         "pieces of tissue": len(tissues) if tissues is not None else None,
@@ -79,7 +96,7 @@ def _about(session: Session, slide_id: str, row: dict[str, Any]) -> Iterator[Sec
     rgb = load_thumbnail(session, slide_id)
     pictures = []
     if rgb is not None:
-        pictures.append(Picture(overlays.thumbnail(rgb), "the slide"))
+        pictures.append(Picture(thumbnail_picture(session, slide_id, rgb), "the slide"))
         outlined = tissue_picture(session, slide_id, rgb)
         pictures += [Picture(outlined, "tissue and its holes")] if outlined else []
     yield Section("The slide", table=facts(named), pictures=pictures)
@@ -99,7 +116,7 @@ def _recipe(session: Session, slide_id: str, recipe: Recipe, slide: Slide | None
         yield Section(recipe.key, f"{error.message}.")
         return
     row, rgb = features.row, load_thumbnail(session, slide_id)
-    named = {name: row[name] for name in ("encoder", "n_tiles", "n_bad_tiles", "dim", "precision", "mpp", "device")}
+    named = {title: row[name] for name, title in _EMBEDDED.items()}
     untrained = "The weights are untrained: nothing here means anything." if row["random_weights"] else ""
     pictures = [Picture(image, name) for name, image in overlay_pictures(features, rgb)] if rgb is not None else []
     yield Section(recipe.key, untrained, facts(named), pictures)
@@ -112,22 +129,24 @@ def _domains(session: Session, features: SlideFeatures, slide: Slide | None, why
     for variant, frame in features.domains.items():
         of = summary.filter(pl.col("variant") == variant) if summary is not None else None
         rows = of.sort("domain").to_dicts() if of is not None else []
-        yield Section(f"Domains ({variant})", why_not, _domain_table(rows), level=3)
+        yield Section(f"Domains ({variant})", f"{_CONTIGUITY} {why_not}", _domain_table(rows), level=3)
         if slide is None:
             continue
         for row in rows:
             chosen = nearest_to_mean(features, frame["domain"], row["domain"])
             name = overlays.domain_title(row["domain"], {row["domain"]: row["label"]})
             title = f"{variant}: tiles nearest to the mean of domain {name}"
-            yield Section(title, pictures=crops(slide, features, chosen), level=3)
+            yield Section(
+                title, "Below a tile: its cosine with that mean.", pictures=crops(slide, features, chosen), level=3
+            )
 
 
 def _domain_table(rows: list[dict[str, Any]]) -> Table:
-    columns = ("domain", "label", "tiles", "share", "contiguity", "pieces")
+    columns = ("domain", "label", "tiles", "share of tiles, %", "contiguity, %", "pieces")
     cells = [
         [
             Cell(row["domain"], palette.domain_colour(row["domain"])), Cell(row["label"]), Cell(row["n_tiles"]),
-            Cell(row["share"]), Cell(row["contiguity"]), Cell(row["n_pieces"]),
+            Cell(percent(row["share"])), Cell(percent(row["contiguity"])), Cell(row["n_pieces"]),
         ]
         for row in rows
     ]  # fmt: skip
@@ -138,7 +157,9 @@ def _terms(features: SlideFeatures, slide: Slide | None) -> Iterator[Section]:
     if slide is None:
         return
     if features.terms:
-        yield Section("Terms", "Probability among the terms asked for, not of a finding.", level=3)
+        yield Section(
+            "Terms", "Below a tile: its probability among the terms asked for, which is not one of a finding.", level=3
+        )
     for term in features.terms:
         found = crops(slide, features, best_of_term(features, term))
         yield Section(f"Tiles that look most like: {term}", pictures=found, level=3)
@@ -146,27 +167,12 @@ def _terms(features: SlideFeatures, slide: Slide | None) -> Iterator[Section]:
 
 def _quality(session: Session, slide_id: str) -> Section:
     tiles = session.tables.scan("tiles", slide_id).collect()
-    columns = ("tiling", "measure", "least", "median", "most", "what it is")
+    columns = ("tiling", "measure", "least", "median", "most", "what it is, and its unit")
     rows = []
     for (tiling,), frame in tiles.group_by("tiling", maintain_order=True):
         for name, what in QC_COLUMNS.items():
             values = frame[name].drop_nulls().drop_nans()
             if len(values):
                 numbers = (values.min(), values.median(), values.max())
-                rows.append([Cell(tiling), Cell(name), *map(Cell, numbers), Cell(what)])
+                rows.append([Cell(tiling), Cell(name.replace("_", " ")), *map(Cell, numbers), Cell(what)])
     return Section("Quality of the tiles", table=Table(columns, rows))
-
-
-def _provenance(outcomes: pl.DataFrame) -> Section:
-    rows = [{**row, "created_at": _moment(row["created_at"])} for row in outcomes.to_dicts()]
-    table = records(rows, (*_MADE, "inputs"))
-    cells = [[*row[:-1], Cell(_pairs(row[-1].value))] for row in table.rows]
-    return Section("What made it", "`pathassets explain` tells more.", Table(table.columns, cells))
-
-
-def _moment(value: Any) -> str:
-    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if value is not None else ""
-
-
-def _pairs(text: str | None) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in json.loads(text).items()) if text else ""
