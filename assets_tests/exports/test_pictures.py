@@ -45,14 +45,16 @@ def test_they_differ_and_say_what_made_them(written, made):
 
 
 def test_overlays_have_a_ruler_in_um(written, made):
-    """1.152 mm at 0.5 µm/px: the bar is 200 µm long and lies below the slide."""
+    """The bar has a round length and lies below the slide."""
+    slide = made.features.slide
     for name in (f"{made.slide_id}.tissue.png", f"{made.part}/{made.slide_id}.leiden.png"):
         with Image.open(written.path / name) as image:
             about, pixels = json.loads(image.text["pathassets"]), np.asarray(image.convert("RGB"))
-        assert about["um_per_px"] == pytest.approx(2304 * 0.5 / 512, rel=1e-3)
+        assert about["um_per_px"] == pytest.approx(slide["mpp"] * slide["width_px"] / pixels.shape[1], rel=1e-3)
         strip = pixels[-rulers.STRIP_PX :]
-        dark = (strip == images.INK).all(axis=2).sum(axis=1)
-        assert dark.max() * about["um_per_px"] == pytest.approx(200, abs=3)
+        dark = (strip == images.INK).all(axis=2)[rulers.STRIP_PX // 2, rulers.PAD_PX :]
+        length = rulers.round_length(rulers.SHARE * slide["mpp"] * slide["width_px"])
+        assert int(np.argmin(dark)) * about["um_per_px"] == pytest.approx(length, abs=2 * about["um_per_px"])
 
 
 @pytest.mark.parametrize(
