@@ -38,6 +38,17 @@ def loaded(name, network, state):
     return load_strict(network, state, get_spec(name), Path("published.bin"))
 
 
+def of_transformers(kind, **sizes):
+    """transformers' own network of one narrow block, with weights that say something."""
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=HEADS, **sizes
+    )
+    theirs = getattr(transformers, f"{kind}Model")(config).eval()
+    for value in theirs.parameters():
+        value.normal_(std=0.3)
+    return theirs
+
+
 def images(n=2, edge=EDGE):
     return torch.rand(n, 3, edge, edge)
 
@@ -80,17 +91,7 @@ def test_transformers_dinov2_with_registers_and_swiglu_is_hibou():
 @pytest.mark.parametrize("saved", [False, True], ids=["as in memory", "as in a file"])
 def test_midnight_is_what_transformers_itself_makes_of_it(tmp_path, image_size, saved):
     network = narrow("midnight", img_size=56, mlp_ratio=5.5)  # two thirds of four, in steps of eight, twice
-    config = transformers.Dinov2Config(
-        hidden_size=WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=HEADS,
-        image_size=image_size,
-        patch_size=14,
-        use_swiglu_ffn=True,
-    )
-    theirs = transformers.Dinov2Model(config).eval()
-    for value in theirs.parameters():
-        value.normal_(std=0.3)
+    theirs = of_transformers("Dinov2", image_size=image_size, patch_size=14, use_swiglu_ffn=True)
     theirs.save_pretrained(tmp_path)
     loaded("midnight", network, load_file(tmp_path / "model.safetensors") if saved else theirs.state_dict())
     x = images(edge=56)
@@ -102,17 +103,7 @@ def test_midnight_is_what_transformers_itself_makes_of_it(tmp_path, image_size, 
 @pytest.mark.parametrize("image_size", [56, 98], ids=["its own size", "positions of a larger picture"])
 def test_hibou_is_what_transformers_itself_makes_of_it(image_size):
     network = narrow("hibou-b", img_size=56, mlp_ratio=5.5)
-    config = transformers.Dinov2WithRegistersConfig(
-        hidden_size=WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=HEADS,
-        image_size=image_size,
-        patch_size=14,
-        use_swiglu_ffn=True,
-    )
-    theirs = transformers.Dinov2WithRegistersModel(config).eval()
-    for value in theirs.parameters():
-        value.normal_(std=0.3)
+    theirs = of_transformers("Dinov2WithRegisters", image_size=image_size, patch_size=14, use_swiglu_ffn=True)
     loaded("hibou-b", network, theirs.state_dict())
     x = images(edge=56)
     agree(network(x), theirs(x).last_hidden_state[:, 0])
@@ -121,12 +112,7 @@ def test_hibou_is_what_transformers_itself_makes_of_it(image_size):
 @torch.no_grad()
 def test_phikon_is_what_transformers_itself_makes_of_it():
     network = narrow("phikon")
-    config = transformers.ViTConfig(
-        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=1, num_attention_heads=HEADS, image_size=64
-    )
-    theirs = transformers.ViTModel(config).eval()
-    for value in theirs.parameters():
-        value.normal_(std=0.3)
+    theirs = of_transformers("ViT", image_size=64, intermediate_size=4 * WIDTH)
     loaded("phikon", network, theirs.state_dict())
     x = images()
     agree(network(x), theirs(x).last_hidden_state[:, 0])

@@ -11,8 +11,9 @@ from PIL import Image
 
 from pathassets.core import palette
 from pathassets.figures.interactive import page
-from pathassets.figures.maps import group_colours, slide_map, slide_map_image
+from pathassets.figures.maps import group_colours, slide_map
 from pathassets.figures.mosaic import cohort_points
+from pathassets.figures.named_map import SIDE_PX, named_map
 
 TEXT = {"slide_id": pl.String, "method": pl.String}
 
@@ -91,7 +92,7 @@ def test_ids_stay_text():
 
 @pytest.mark.parametrize("n", [0, 1, 2, 40])
 def test_any_number_of_slides_makes_a_small_picture(n):
-    encoded = slide_map_image(_points(n), "pca")
+    encoded = named_map(_points(n), "pca")[0]
     assert len(encoded) < 60_000
     pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
     near_accent = (abs(pixels - palette.rgb(palette.ACCENT)).sum(axis=2) < 60).sum()
@@ -101,5 +102,5 @@ def test_any_number_of_slides_makes_a_small_picture(n):
 
 def test_equal_slides_lie_in_the_middle():
     points = pl.DataFrame({"slide_id": ["a"], "method": ["pca"], "x": [7.0], "y": [-3.0]})
-    pixels = np.asarray(Image.open(io.BytesIO(slide_map_image(points))).convert("RGB")).astype(int)
-    assert abs(pixels[192, 192] - palette.rgb(palette.ACCENT)).sum() < 60
+    pixels = np.asarray(Image.open(io.BytesIO(named_map(points, "pca")[0])).convert("RGB")).astype(int)
+    assert abs(pixels[SIDE_PX // 2, SIDE_PX // 2] - palette.rgb(palette.ACCENT)).sum() < 60

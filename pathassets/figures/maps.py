@@ -1,7 +1,7 @@
 """Maps of a cohort: one point per slide.
 
-Belongs here: the slide map, interactive and as a small picture. Does not belong: the layout (`core/slide_map`), the
-page around a figure (`interactive.page`).
+Belongs here: the slide map, interactive. Does not belong: the layout (`core/slide_map`), the page around a figure
+(`interactive.page`), the map as a small picture (`named_map`).
 """
 
 from __future__ import annotations
@@ -11,23 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from pathassets.core import palette
-from pathassets.figures import images
 from pathassets.figures.interactive import MODEBAR, safe
 
 if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw
     from plotly.graph_objects import Figure, Scatter
 
 # Names are written beside the points of small maps only.
 NAMED_SLIDES = 30
 # The least room of a layout in a window, a letter of a name, and a line of them.
 DRAWN_PX, LETTER_PX, LINE_PX = 300, 6.0, 14.0
-POINT_PX = 4
-SIDE_PX = 384
-MARGIN = 0.08
 
 
 def slide_map(
@@ -138,46 +132,3 @@ def _named(of: pl.DataFrame) -> list[str]:
         taken.append((float(x), float(y), half))
         found.append(slide_id)
     return found
-
-
-def slide_map_image(points: pl.DataFrame, method: str = "pca") -> bytes:
-    """The layout `method` as a small picture (WebP bytes), with ids where there is room.
-
-    Args:
-        points: `slide_id`, `method`, `x`, `y`.
-        method: Which layout.
-    """
-    from PIL import Image, ImageDraw
-
-    of = points.filter(points["method"] == method)
-    picture = Image.new("RGB", (SIDE_PX, SIDE_PX), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, 0, SIDE_PX - 1, SIDE_PX - 1), outline=palette.NO_DOMAIN_COLOUR)
-    places = _on_picture(of.select("x", "y").to_numpy())
-    taken: list[tuple[float, float, float]] = []
-    for (x, y), slide_id in zip(places, of["slide_id"], strict=True):
-        box = (x - POINT_PX, y - POINT_PX, x + POINT_PX, y + POINT_PX)
-        draw.ellipse(box, fill=palette.ACCENT)
-        _name(draw, taken, float(x), float(y), images.plain(slide_id, 32))
-    images.write(draw, (6, SIDE_PX - 18), f"{method}, {len(of)} slides")
-    return images.encode(picture)
-
-
-def _name(draw: ImageDraw, taken: list[tuple[float, float, float]], x: float, y: float, text: str) -> None:
-    """A slide's id beside its point, on the side where it fits; left out where it would cover another."""
-    width, right = images.text_width(text), x + 2 * POINT_PX
-    left = right if right + width < SIDE_PX else max(2.0, x - 2 * POINT_PX - width)
-    if any(abs(y - other) < images.FONT_PX + 2 and left < end and start < left + width for start, end, other in taken):
-        return
-    taken.append((left, left + width, y))
-    images.write(draw, (left, y - images.FONT_PX / 2 - 2), text)
-
-
-def _on_picture(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Positions in the layout as px of the picture, one scale for both axes, y upwards."""
-    if not len(xy):
-        return xy
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    span = float((high - low).max()) or 1.0
-    centred = (xy - (low + high) / 2) / span * (1 - 2 * MARGIN)
-    return (centred * [1, -1] + 0.5) * SIDE_PX

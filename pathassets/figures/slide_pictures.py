@@ -62,13 +62,14 @@ def write_page(session: Session, slide_id: str, recipe: Recipe) -> str | None:
 
 def map_picture(session: Session, recipe: Recipe) -> str | None:
     """The slide map as Markdown; None where no slide was laid out."""
-    from pathassets.figures.maps import slide_map_image
+    from pathassets.figures.named_map import named_map
 
     frame = session.tables.read("slide_map", None, recipe_part(recipe))
     if frame is None or frame.is_empty():
         return None
     method = "umap" if (frame["method"] == "umap").any() else "pca"
-    return images.as_markdown_image(slide_map_image(frame, method), f"slides, {method}")
+    picture, _ = named_map(frame.filter(frame["method"] == method), method)
+    return images.as_markdown_image(picture, f"slides, {method}")
 
 
 def _slide(session: Session, slide_id: str, node: Node, rgb: np.ndarray) -> bytes:

@@ -62,7 +62,7 @@ def _recipes(session: Session, embeddings: pl.DataFrame) -> Table:
         encoders = of["encoder"].drop_nulls().unique().sort().to_list() or [known[key].encoder]
         rows.append([
             Cell(key), Cell(", ".join(map(places.told, encoders))), Cell(len(of)), Cell(int(of["n_tiles"].sum())),
-            Cell(_counted(of["tile_px"].to_list())), Cell(_counted(of["mpp"].to_list())),
+            Cell(_counted(of["tile_px"].to_list())), Cell(_counted([f"{mpp:.4g}" for mpp in of["mpp"].drop_nulls()])),
             Cell("\n".join(of["weights_sha256"].drop_nulls().unique().sort()), code=True),
             Cell(_counted(of["code_version"].to_list()), code=True),
         ])  # fmt: skip
