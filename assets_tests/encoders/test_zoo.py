@@ -16,7 +16,7 @@ from pathassets.testing import check_card, check_encoder, small_copy
 
 NAMES = list(zoo.encoders())
 # What decides a network's shape: of several entries with the same one, the first is run.
-SHAPE = ("build", "arch", "kwargs", "swiglu", "eps", "px", "pool", "queries", "plain", "head", "unit")
+SHAPE = ("build", "arch", "kwargs", "swiglu", "eps", "px", "pool", "queries", "plain", "head", "unit", "twice")
 DISTINCT = list(
     {
         str([encoder.entry.get(key) for key in SHAPE]): name for name, encoder in reversed(zoo.encoders().items())

@@ -168,7 +168,7 @@ def test_settings_that_cannot_work_are_refused_when_they_are_read(tmp_path, enco
     [("{methods = []}", "one method at least"), ("{methods = ['mean', 'mean']}", "each once"),
      ("{methods = ['mean'], weights = {chief = 'a.pth'}}", "chief"),
      ("{methods = ['a/x.safetensors', 'b/x.safetensors']}", "each once"),
-     ("{method = ['mean']}", "Extra")],
+     ("{method = ['mean']}", "did you mean methods")],
 )  # fmt: skip
 def test_options_that_contradict_themselves_are_refused(tmp_path, vectors, says):
     settings(tmp_path, f"vectors = {vectors}")

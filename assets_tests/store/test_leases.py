@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 import pytest
@@ -173,25 +173,37 @@ def test_what_does_not_change_for_its_term_is_taken_over_and_not_before(shelf: S
 
 @pytest.mark.parametrize(
     "data",
-    [b"", dead(written=time.time() - 3600), Claim(process=2**22 + 1).data(), replace(Claim(), started=-1).data()],
+    [
+        lambda: b"",
+        lambda: dead(written=time.time() - 3600),
+        lambda: Claim(process=2**22 + 1).data(),
+        lambda: replace(Claim(), started=-1).data(),
+    ],
     ids=["free", "written an hour ago", "a process that is gone", "a process that has its number now"],
 )
-def test_what_has_no_living_holder_is_taken_at_once(shelf: Shelf, data: bytes):
-    shelf.objects["x"] = data, "0"
+def test_what_has_no_living_holder_is_taken_at_once(shelf: Shelf, data: Callable[[], bytes]):
+    shelf.objects["x"] = data(), "0"
     with Leases(shelf, 600).hold("x", 0):
         assert shelf.objects["x"][1] != "0"
 
 
 @pytest.mark.parametrize(
     "data",
-    [dead(), dead(written=time.time() + 600), Claim(seconds=TERM_S).data(), b"{}", b"\xff"],
+    [
+        dead,  # written when the test begins, which may be long after it was collected
+        lambda: dead(written=time.time() + 600),
+        lambda: Claim(seconds=TERM_S).data(),
+        lambda: b"{}",
+        lambda: b"\xff",
+    ],
     ids=["far away", "a clock that is ahead", "this process", "of another version", "no claim"],
 )
-def test_what_may_have_a_living_holder_is_not(shelf: Shelf, data: bytes):
-    shelf.objects["x"] = data, "0"
+def test_what_may_have_a_living_holder_is_not(shelf: Shelf, data: Callable[[], bytes]):
+    claimed = data()
+    shelf.objects["x"] = claimed, "0"
     with pytest.raises(StoreError), Leases(shelf, 600).hold("x", 0):
         pass
-    assert shelf.objects["x"] == (data, "0")
+    assert shelf.objects["x"] == (claimed, "0")
 
 
 def test_of_many_that_take_over_at_once_one_wins(shelf: Shelf):

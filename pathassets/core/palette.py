@@ -19,7 +19,7 @@ DOMAIN_COLOURS: tuple[str, ...] = (
 NO_DOMAIN_COLOUR = "#dddddd"
 """Tiles that have no domain."""
 
-TISSUE_OUTLINE = "#00c800"
+TISSUE_OUTLINE = "#00b400"
 """Outline of tissue on a slide: no stain is green, so that it is seen on H&E and on IHC; brighter than any green domain."""
 
 HOLE_OUTLINE = "#1a5fb4"

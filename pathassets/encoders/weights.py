@@ -276,7 +276,7 @@ def load_strict(model: torch.nn.Module, state: dict[str, torch.Tensor], spec: La
     if broken:
         raise EncoderError(
             f"{path} holds values that are no numbers ({_some(broken)})",
-            reason=Reason.WEIGHTS_MISMATCH,
+            reason=Reason.NON_FINITE,
             remedy="The file is damaged, or its training has diverged: fetch it again, or take an earlier checkpoint.",
         )
     model.load_state_dict(fitting, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from pathassets.core import palette
+from pathassets.errors import Reason, StoreError
 from pathassets.exports.pictures import tissue_image
 from pathassets.exports.places import Places
 from pathassets.figures import images, overlays
@@ -104,7 +105,16 @@ def _domain(row: dict[str, Any]) -> list[Cell]:
 
 
 def _picture(session: Session, slide_id: str) -> bytes | None:
-    """The slide under its domains; under its tissue where there are none."""
+    """The slide under its domains; under its tissue where there are none. One whose tables are damaged has no picture."""
+    try:
+        return _painted(session, slide_id)
+    except StoreError as error:
+        if error.reason is not Reason.STORE_CORRUPT:
+            raise
+        return None
+
+
+def _painted(session: Session, slide_id: str) -> bytes | None:
     rgb = load_thumbnail(session, slide_id)
     if rgb is None:
         return None
