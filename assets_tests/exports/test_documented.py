@@ -55,6 +55,7 @@ def test_there_are_commands_and_they_name_every_format():
     assert len(SLOW) == 2
 
 
+@pytest.mark.e2e
 def test_every_command_does_what_it_says(place):
     for line in COMMANDS:
         if line not in SLOW:

@@ -287,6 +287,7 @@ def _embed_until(root: Root, seconds: float | None) -> list[str]:
     return out.split()
 
 
+@pytest.mark.e2e
 def test_killed_at_any_moment_it_resumes_and_the_result_is_bit_identical(root: Root, tmp_path: Path):
     undisturbed = open_root(tmp_path / "undisturbed")
     assert _embed_until(undisturbed, None)[-1] == "finished"

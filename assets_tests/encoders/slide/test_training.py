@@ -62,6 +62,7 @@ def test_a_signal_in_few_tiles_is_found_on_slides_that_were_held_out():
     np.testing.assert_allclose(verdict.probabilities.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.e2e
 def test_shuffled_labels_teach_nothing():
     scores = [cross_validate(shuffled(cohort(30)[0], seed), 2, folds=3, seed=seed) for seed in range(2)]
     assert 0.35 < np.mean([verdict.auroc for verdict in scores]) < 0.65
@@ -91,6 +92,7 @@ def test_new_slides_are_told_apart_and_the_planted_tiles_are_looked_at(learned):
             assert shares[tiles].mean() > 2 * np.delete(shares, tiles).mean()
 
 
+@pytest.mark.e2e
 def test_a_rare_class_is_learned_too():
     bags, _ = cohort(50, share=0.2)
     assert patients_per_class(bags, 2) == [40, 10]
@@ -100,6 +102,7 @@ def test_a_rare_class_is_learned_too():
     assert (verdict.probabilities[rare, 1] > 0.5).mean() > 0.6, "weighted, else all are called common"
 
 
+@pytest.mark.e2e
 def test_slides_of_one_patient_are_never_on_both_sides():
     """Patients with a mark of their own and a label drawn at random: who splits slides learns the marks.
 
@@ -163,6 +166,7 @@ def test_tiles_that_are_all_the_same_give_no_numbers_that_are_none():
     assert np.isfinite(probabilities(train(bags, 2, seed=0, epochs=2), bags[0].tiles)).all()
 
 
+@pytest.mark.e2e
 def test_three_classes():
     rng = np.random.default_rng(0)
     bags = []
