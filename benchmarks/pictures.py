@@ -48,7 +48,7 @@ def main(home: Path, folder: Path) -> list[Path]:
 def _pictures(session: Session, slide_id: str) -> list[tuple[str, Image.Image]]:
     recipe = session.study.recipes[0]
     features, rgb = gather(session, slide_id, recipe), thumbnail_of(session, slide_id)
-    layers = dict(overlay_images(features, rgb, WIDTH))
+    layers = {name: picture for name, _, picture in overlay_images(features, rgb, WIDTH)}
     term = max(features.terms, key=lambda term: float(np.nanmean(features.probability[:, features.terms.index(term)])))
     tissue = tissue_image(session, slide_id, rgb, WIDTH)
     mosaic = read_mosaic(session, recipe.key)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -206,7 +205,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise _unreadable(path, _no_weights_at_all(path) or f"it is no safetensors file: {error}") from error
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise _unreadable(path, _cut_off(path) or f"it holds more than tensors ({type(error).__name__})") from error
+        raise _unreadable(path, _why_not_torch(error)) from error
     return _unwrapped(path, loaded)
 
 
@@ -221,11 +220,11 @@ def _no_weights_at_all(path: Path) -> str:
     return "" if head else "it is empty"
 
 
-def _cut_off(path: Path) -> str:
-    """Whether an archive lacks its end, where its list of contents lies."""
-    with path.open("rb") as file:
-        is_archive = file.read(2) == b"PK"
-    return "it is cut off, or damaged: copy it again" if is_archive and not zipfile.is_zipfile(path) else ""
+def _why_not_torch(error: Exception) -> str:
+    """An archive whose end is missing lacks its list of contents, which lies there."""
+    if "central directory" in str(error):
+        return "it is cut off, or damaged: copy it again"
+    return f"it holds more than tensors ({type(error).__name__})"
 
 
 def _is_torch_file(path: Path) -> bool:
