@@ -1,6 +1,6 @@
 """Cheap numbers about each tile's pixels: how bright, how sharp, how much stain, is there ink.
 
-Belongs here: columns that cost less than a millisecond a tile. Does not belong: what counts as a bad tile.
+Belongs here: columns that cost less than a millisecond a tile. Does not belong: leaving tiles out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ QC_COLUMNS: dict[str, str] = {
     "tissue_like": "share of pixels denser than glass (one channel's optical density above 0.1), 0 to 1",
 }
 """Every column of `tile_qc` with its meaning, unit and range."""
+
+INKED = 0.05
+"""A tile with a larger `pen_share` is counted as inked; the README's question asks the same."""
 
 # Rec. 601 weights of grey from red, green, blue.
 GREY = np.array([0.299, 0.587, 0.114], np.float32)

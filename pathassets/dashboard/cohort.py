@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import polars as pl
 
+from pathassets.core.qc import INKED
 from pathassets.dashboard.catalog import Catalog, tiling_of
 from pathassets.steps.nodes import Step
 from pathassets.store import layout
 
-# A tile with more ink than this counts as inked; the README's question asks the same.
-INKED = 0.05
 TOP_DOMAINS = 3
 PROBLEMS = ("failed", "flagged", "empty")
 

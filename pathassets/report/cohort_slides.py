@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from pathassets.core import palette
+from pathassets.core.qc import INKED
 from pathassets.errors import Reason, StoreError
 from pathassets.exports.pictures import tissue_image
 from pathassets.exports.places import Places
@@ -29,8 +30,6 @@ MAX_PICTURES = 200
 MAX_ROWS = 1000
 MAX_DOMAIN_ROWS = 300
 PICTURE_PX, PICTURE_BYTES = 144, 5_000
-# A tile with more ink than this counts as inked, as in the dashboard's and the README's table.
-INKED = 0.05
 # A tile is called blurred where it is less sharp than this part of the study's median: stains and scanners differ.
 BLURRED = 0.1
 
