@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from pathassets.config import CONFIG_FILE, Study, init_home
 from pathassets.definitions import build_defs
 from pathassets.defs.adopt import adopt, logged_versions, looking_at
-from pathassets.defs.event_log import check_event_log, differences, forget_partition, mend
+from pathassets.defs.event_log import check_event_log, differences, forget_partition, mend, read_claims
 from pathassets.defs.partitions import SLIDES, add_slides, range_tags
 from pathassets.errors import Reason, StoreError
 from pathassets.steps.checks import CHECKS
@@ -24,7 +26,7 @@ from pathassets.steps.register import register
 from pathassets.steps.session import Session
 from pathassets.steps.slide_map import make_slide_map
 from pathassets.store import layout
-from pathassets.store.census import take_census
+from pathassets.store.census import Census, take_census
 from pathassets.store.verify import HARMLESS, Fault
 
 from .conftest import CONFIG
@@ -108,7 +110,8 @@ def stale(study: Study, instance: dg.DagsterInstance, slide_ids: list[str]) -> d
 
 def found(study: Study, instance: dg.DagsterInstance) -> list[tuple[Fault, str, str]]:
     session = Session(study)
-    return [(f.fault, f.key, f.message) for f in differences(session, instance, take_census(session.root))]
+    claims = read_claims(study, instance)
+    return [(f.fault, f.key, f.message) for f in differences(session, instance, claims, take_census(session.root))]
 
 
 def test_what_a_run_has_logged_comes_back_as_it_was(made, instance, empty):
@@ -168,8 +171,6 @@ def test_a_result_of_other_options_is_adopted_as_stale(made, empty):
 
 
 def test_what_nobody_recorded_is_left_to_a_run(made, empty):
-    import polars as pl
-
     study, ids = made
     tables = Session(study).tables
     rows = tables.read("outcomes", ids[0], PART)
@@ -212,6 +213,28 @@ def test_results_that_the_log_lacks_or_has_otherwise_are_found(made, instance, e
     assert found(study, instance) == []
 
 
+def test_a_result_that_was_made_after_the_log_heard_of_it_is_no_damage(made, instance):
+    """As a run that made it anew and was killed leaves it."""
+    study, ids = made
+    tables = Session(study).tables
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(EMBEDDINGS, partition=ids[0], tags={"dagster/data_version": "of then"})
+    )
+    rows = tables.read("outcomes", ids[0], PART)
+    later = rows.with_columns(created_at=pl.col("created_at") + pl.duration(hours=1))
+    tables.delete("outcomes", ids[0], PART)  # a file that differs in its times alone is left as it is
+    tables.write("outcomes", later, slide_id=ids[0], part=PART)
+    [(fault, key, message)] = found(study, instance)
+    assert (fault, key) == (Fault.UNTOLD, "small/tiny/embeddings")
+    assert f"a newer version in the store than in Dagster: 1 slides ({ids[0]})" in message
+
+
+def test_what_a_run_makes_while_the_store_is_compared_is_no_damage(made, instance, monkeypatch):
+    study, _ = made
+    monkeypatch.setattr("pathassets.defs.event_log.looking_at", lambda _: nullcontext(instance))
+    assert list(check_event_log(study, Census())) == [], "the store was empty when it was looked at"
+
+
 def test_results_that_the_log_claims_and_the_store_lacks_are_found(made, instance):
     study, ids = made
     session = Session(study)
@@ -228,8 +251,6 @@ def test_results_that_the_log_claims_and_the_store_lacks_are_found(made, instanc
 
 
 def test_a_step_that_failed_since_is_no_difference(made, instance):
-    import polars as pl
-
     study, ids = made
     tables = Session(study).tables
     rows = tables.read("outcomes", ids[0], PART)

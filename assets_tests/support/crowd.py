@@ -194,10 +194,10 @@ class Killer:
         self.found.kills[who] = self.found.kills.get(who, 0) + 1
 
     def check(self) -> None:
-        """The study as the kills have left it: nothing is damaged; Dagster may not have heard of a result yet."""
+        """The study as the kills have left it: nothing is damaged; that Dagster has not heard of a result yet is harmless."""
         verdict = run_command("verify", "--json", "--home", self._study.home)
         for finding in json.loads(verdict.stdout)["findings"]:
-            if not finding["harmless"] and finding["fault"] != "event_log":
+            if not finding["harmless"]:
                 self.found.complaints.append(f"after {self.found.kills}: {finding}")
 
     def end(self) -> Found:
