@@ -5,7 +5,7 @@ the slide (`graph`), what clusters mean (`domains`).
 
 Every random draw has a seed, and neighbours are exact (brute force in blocks, O(n²) time, O(n) memory: 100,000 rows
 of 50 components take some 25 s on two cores). The approximate search that scanpy turns to above 8,192 rows depends
-on the number of threads. scanpy is imported on first use: it costs seconds, and compiles for longer the first time.
+on the number of threads. scanpy is imported on first use: it costs seconds (see `compiled`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix
+
+from pathassets.core.compiled import import_umap
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,6 +84,7 @@ def neighbours(points: NDArray[np.float32], n_neighbors: int, seed: int) -> AnnD
     import pandas as pd
     import scanpy
 
+    import_umap()
     index = pd.RangeIndex(len(points)).astype(str)
     data = anndata.AnnData(points, obs=pd.DataFrame(index=index))
     k = max(2, min(n_neighbors, len(points) - 1))
@@ -127,6 +130,7 @@ def umap(data: AnnData, seed: int, min_dist: float = 0.5) -> NDArray[np.float32]
     """UMAP (McInnes et al. 2018) of the graph in `data`: (n, 2), single-threaded, as its seed asks."""
     import scanpy
 
+    import_umap()
     scanpy.tl.umap(data, min_dist=min_dist, random_state=seed)
     return np.asarray(data.obsm["X_umap"], dtype=np.float32)
 
