@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -42,7 +43,11 @@ class Automation:
 
     def tick(self, *, carry_out: bool = True) -> dict[str, set[str]]:
         """One tick, and then the runs that it asked for; gives the slides by asset key."""
-        found = dg.evaluate_automation_conditions(build_defs(self.study), instance=self.instance, cursor=self._cursor)
+        with pytest.MonkeyPatch.context() as patch:  # Dagster's tester asks hundreds of times, its daemon once
+            patch.setattr(self.instance, "get_dynamic_partitions", cache(self.instance.get_dynamic_partitions))
+            found = dg.evaluate_automation_conditions(
+                build_defs(self.study), instance=self.instance, cursor=self._cursor
+            )
         self._cursor = found.cursor
         asked = {result.key.to_user_string(): found.get_requested_partitions(result.key) for result in found.results}
         asked = {key: {str(slide) for slide in slides} for key, slides in asked.items() if slides}
