@@ -6,7 +6,7 @@ Belongs here: the command, what it prints. Does not belong: gathering (`steps/tr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,9 @@ from pathassets.cli.console import print_json, say
 from pathassets.config import Study
 from pathassets.errors import ConfigError
 from pathassets.recipes import Recipe, slug
-from pathassets.steps.train_abmil import Trained
+
+if TYPE_CHECKING:
+    from pathassets.steps.train_abmil import Trained
 
 
 def train_abmil(

@@ -12,6 +12,7 @@ import importlib
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,8 @@ def import_umap() -> None:
 def _import_kept(name: str) -> None:
     """Imports a module whose functions numba keeps where it keeps others: beside the module, or in the user's cache."""
     try:
-        with _keeping():
+        with _keeping(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # umap-learn's, that it has no Tensorflow
             importlib.import_module(name)
     except Exception as error:  # noqa: BLE001  no folder that can be written, a full disk, a cache of another user's
         log.info("what numba compiles for %s cannot be kept: %s", name, error)

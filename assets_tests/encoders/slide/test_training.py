@@ -71,7 +71,7 @@ def test_shuffled_labels_teach_nothing():
 
 def test_what_held_out_numbers_hide_is_that_training_slides_are_told_by_heart():
     """The reason for holding out: on its own slides the same network looks good with shuffled labels."""
-    bags = shuffled(cohort(24)[0], 5)
+    bags = shuffled(cohort(16)[0], 5)
     network = train(bags, 2, seed=0, epochs=40)
     own = auroc(np.array([bag.label for bag in bags]), np.stack([probabilities(network, bag.tiles) for bag in bags]))
     assert own > 0.9
@@ -131,7 +131,9 @@ def test_what_is_common_to_all_channels_of_a_tile_is_learned():
         tiles = rng.standard_normal((TILES, DIM)).astype(np.float32)
         tiles[:5] += 1.5 * (i % 2)
         bags.append(Bag(tiles, i % 2, str(i)))
-    assert cross_validate(bags, 2, folds=3, seed=0).auroc > 0.95
+    network, rest = train(bags[:16], 2, seed=0), bags[16:]
+    found = np.stack([probabilities(network, bag.tiles) for bag in rest])
+    assert auroc(np.array([bag.label for bag in rest]), found) > 0.95
 
 
 # -- Scales of channels ------------------------------------------------------------------------------------------------
