@@ -22,7 +22,7 @@ dev: $(READY)    ## Dagster on http://127.0.0.1:3000 and the dashboard on http:/
 	$(BIN)/pathassets dev --home $(or $(HOME_DIR),demo)
 
 test: $(READY)   ## the tests, without the slow tier
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2   # a thread for each of the two: more wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile   # a thread for each of the two: more wait for each other
 
 e2e: $(READY)    ## the slow tier: the daemon, killed processes, full disks
 	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile

@@ -128,6 +128,7 @@ def test_a_storage_that_cannot_be_reached_is_said_without_its_password(study, mo
     assert "Dagster's daemon" not in found, "it cannot be asked"
 
 
+@pytest.mark.e2e
 def test_programs_get_json_and_an_exit_code(study):
     run = run_command("doctor", "--home", study.home, "--json")
     assert run.returncode == 0, run.stdout + run.stderr

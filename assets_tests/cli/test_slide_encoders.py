@@ -33,6 +33,7 @@ def asked(home, files, **more) -> running.Request:
     return running.Request(home=home, **{**told, "tile_px": 256, "mpp": 0.5, "device": "cpu", "as_json": True, **more})
 
 
+@pytest.mark.e2e
 def test_one_command_does_both_stages_and_another_stage_alone_is_enough_later(files, tmp_path, capsys):
     slide = tmp_path / "s.tiff"
     synthetic_slide(slide, seed=11, width_px=1280, height_px=1280)

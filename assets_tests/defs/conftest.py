@@ -37,5 +37,12 @@ def study(tmp_path) -> Study:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance_on_disk() -> Iterator[dg.DagsterInstance]:
+    """For schedules, which open theirs by reference."""
     with dg.instance_for_test() as instance:
         yield instance

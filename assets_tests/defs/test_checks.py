@@ -34,12 +34,19 @@ EMBEDDINGS = dg.AssetKey(["small", "fragile", "embeddings"])
 AGREEMENT = dg.AssetCheckKey(EMBEDDINGS, "precision_agreement")
 
 
-@pytest.fixture
-def fragile(monkeypatch):
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, "support.fragile"))
+@pytest.fixture(scope="module")
+def fragile():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "BUILTIN", (*registry.BUILTIN, "support.fragile"))
+        registry._families.cache_clear()
+        yield
     registry._families.cache_clear()
-    yield
-    registry._families.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory):
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
+        yield instance
 
 
 def write_slide(path, grey):
@@ -48,9 +55,10 @@ def write_slide(path, grey):
                      resolution=(20_000, 20_000), resolutionunit="CENTIMETER")  # fmt: skip
 
 
-@pytest.fixture
-def run(tmp_path, instance, fragile):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, instance, fragile):
     """A bright and a dark slide through the chain."""
+    tmp_path = tmp_path_factory.mktemp("home")
     (tmp_path / CONFIG_FILE).write_text(CONFIG)
     (tmp_path / "inbox").mkdir()
     write_slide(tmp_path / "inbox" / "bright.tiff", 200)

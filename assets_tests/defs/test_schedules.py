@@ -15,6 +15,11 @@ from pathassets.steps.register import register
 from pathassets.steps.session import Session
 
 
+@pytest.fixture
+def instance(instance_on_disk):
+    return instance_on_disk
+
+
 def tick(study, instance):
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2026, 1, 1, tzinfo=UTC))
     return snapshot_schedule(study).evaluate_tick(context)

@@ -291,15 +291,15 @@ def test_what_is_said_once_reaches_the_log_of_the_tick(inbox, caplog, monkeypatc
     assert not [record for record in caplog.records if record.name == "tick"]
 
 
-def test_the_night_run_asks_for_what_is_missing_but_not_for_files_that_are(study, instance, slide_file):
+def test_the_night_run_asks_for_what_is_missing_but_not_for_files_that_are(study, instance_on_disk, slide_file):
     gone = study.home / "gone.tiff"
     gone.write_bytes(slide_file.read_bytes()[:5000])
     ids = [entry.slide_id for entry in register(Session(study), [slide_file, gone])]
-    add_slides(instance, ids)
+    add_slides(instance_on_disk, ids)
 
     def asked():
         moment = datetime(2026, 1, 1, tzinfo=UTC)
-        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=moment)
+        context = dg.build_schedule_context(instance=instance_on_disk, scheduled_execution_time=moment)
         requests = missing_schedule(study).evaluate_tick(context).run_requests
         return [
             (r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"])

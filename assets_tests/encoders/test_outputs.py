@@ -59,7 +59,9 @@ def test_a_labs_timm_checkpoint_gives_its_classes_beside_the_vectors(name, tmp_p
     check_encoder(encoder)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "squeezenet1_1", "densenet121", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("vgg11", marks=pytest.mark.e2e), "squeezenet1_1", "densenet121", "mobilenet_v2"]
+)
 def test_torchvisions_networks_do_too(name, tmp_path):
     torch.manual_seed(4)
     whole = models.get_model(name, weights=None, num_classes=CLASSES).eval()

@@ -150,6 +150,7 @@ def test_a_file_is_whole_or_not_there_and_never_replaced_unasked(folder, encoder
         write_patches(patches, tmp_path / "p.csv")
 
 
+@pytest.mark.e2e
 def test_the_command_tells_what_it_left_out(folder, tmp_path):
     (folder / "empty.png").touch()
     words = ["embed-patches", folder, "--encoder", "timm/test_vit", "--random-weights", "--device", "cpu"]

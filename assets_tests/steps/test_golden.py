@@ -81,6 +81,7 @@ def test_a_damaged_record_says_what_to_do(encoder, tmp_path, text):
         check_golden(tmp_path, encoder)
 
 
+@pytest.mark.e2e
 def test_the_command_records_and_compares(tmp_path):
     words = ["encoders", "timm/test_vit", "--golden", "--random-weights", "--home", tmp_path]
     first, again = run_command(*words), run_command(*words, "--json")

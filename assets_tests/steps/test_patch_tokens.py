@@ -150,6 +150,7 @@ def test_a_crash_loses_one_shard_and_the_end_is_the_same_to_the_byte(whole, slid
     assert study.groups() == whole.groups()
 
 
+@pytest.mark.e2e
 def test_tokens_that_are_torn_cost_their_shard(whole, slide_file, tmp_path, monkeypatch, caplog):
     study = Dense(tmp_path / "torn", slide_file)
     finish = EmbeddingsWriter.finish
@@ -201,6 +202,7 @@ def test_dry_run_and_doctor_say_how_much_it_is(whole, slide_file, capsys):
     assert lines["patch tokens of small/tiny"].finding.startswith("10 x 10 x 64 numbers, 13 kB for each tile, 1 GB")
 
 
+@pytest.mark.e2e
 def test_in_a_bucket_they_are_the_same(slide_file, tmp_path, bucket):
     studies = []
     for number, store in enumerate(("store", bucket)):

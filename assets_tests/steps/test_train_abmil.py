@@ -161,6 +161,7 @@ def test_slides_without_a_label_are_left_out(labelled):
     assert cohort.rows["patient"].to_list() == cohort.rows["slide_id"].to_list()
 
 
+@pytest.mark.e2e
 def test_the_command_says_how_good_and_what_to_write(labelled, tmp_path):
     home = labelled.study.home
     told = ["train-abmil", "grade", "--home", str(home), "--folds", "2", "--out"]

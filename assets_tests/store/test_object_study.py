@@ -158,6 +158,7 @@ EMBEDDER = """
 """
 
 
+@pytest.mark.e2e
 def test_killed_while_writing_and_resumed_at_once(root: Root, tmp_path: Path):
     group = layout.group_key(SLIDE, DIGEST, "embeddings")
     for n in (5, 20):

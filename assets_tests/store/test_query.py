@@ -11,8 +11,10 @@ from pathassets.store.results import publish
 from .conftest import SmallStudy
 
 
-@pytest.fixture
-def home(study: SmallStudy) -> Path:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published study, which no question may change."""
+    study = SmallStudy(tmp_path_factory.mktemp("query") / "home")
     study.add("s-1")
     publish(study.root, study.home)
     (study.home / "secret.csv").write_text("a\n1\n")

@@ -136,6 +136,7 @@ def _map_row(slide_id: str, digest: str = "a" * 16) -> dict:
     return {"slide_id": slide_id, "recipe": RECIPE, "method": "pca", "x": 0.0, "y": 0.0, "embeddings_digest": digest}
 
 
+@pytest.mark.e2e
 def test_a_column_of_the_manifest_comes_and_goes_with_the_slides_that_have_it(study: SmallStudy):
     for slide in ("s-1", "s-2"):
         study.add(slide)
@@ -382,6 +383,7 @@ PUBLISHER = """
 """
 
 
+@pytest.mark.e2e
 def test_killed_while_publishing_the_last_snapshot_stays_whole(study: SmallStudy):
     for i in range(5):
         study.add(f"s-{i}")
@@ -399,6 +401,7 @@ def test_killed_while_publishing_the_last_snapshot_stays_whole(study: SmallStudy
     assert sorted(os.listdir(study.home)) == [layout.PUBLISHED, "results.duckdb", "store"]
 
 
+@pytest.mark.e2e
 def test_two_publishers_wait_for_each_other(study: SmallStudy):
     study.add("s-1")
     publish(study.root, study.home)

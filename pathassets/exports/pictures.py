@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PROBABILITY = (0.0, 1.0)
 # A long thin slide as wide as is wanted may be too high to hold.
 MAX_SIDE = 16384
+# zlib's level: a quarter of the time that Pillow's smallest files take, for some 4 % more bytes of tissue.
+COMPRESSION = 4
 
 
 @dataclass(frozen=True)
@@ -166,5 +168,5 @@ def as_png(picture: Image | np.ndarray, about: Mapping[str, Any]) -> bytes:
     note.add_itxt("pathassets", json.dumps({**about, "exported_by": f"pathassets {__version__}"}, default=str))
     buffer = io.BytesIO()
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    image.save(buffer, "PNG", pnginfo=note, optimize=True)
+    image.save(buffer, "PNG", pnginfo=note, compress_level=COMPRESSION)
     return buffer.getvalue()
