@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,12 @@ from pathlib import Path
 
 import pytest
 from support.s3 import BUCKET, S3Server
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking through it again and again for garbage takes a tenth of the tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 def find_data_dir() -> Path | None:

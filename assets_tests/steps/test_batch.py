@@ -59,6 +59,7 @@ def run(tmp_path, files):
     return run_study
 
 
+@pytest.mark.e2e
 def test_two_devices_make_the_same_as_one(run):
     rows, values = {}, {}
     for name, device in {"one": "cpu", "two": "cpu,cpu"}.items():

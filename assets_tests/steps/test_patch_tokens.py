@@ -114,7 +114,14 @@ def test_they_are_known_to_the_snapshot_and_the_store_finds_nothing_wrong(whole)
     assert all(result.unchanged for result in whole.run().values())
 
 
-@pytest.mark.parametrize("moment", ["before the tokens", "between tokens and embeddings", "after a shard"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("before the tokens", marks=pytest.mark.e2e),
+        "between tokens and embeddings",
+        pytest.param("after a shard", marks=pytest.mark.e2e),
+    ],
+)
 def test_a_crash_loses_one_shard_and_the_end_is_the_same_to_the_byte(whole, slide_file, tmp_path, monkeypatch, moment):
     study, written = Dense(tmp_path / "crashed", slide_file), []
     write = EmbeddingsWriter.write_shard

@@ -206,6 +206,7 @@ def test_what_may_have_a_living_holder_is_not(shelf: Shelf, data: Callable[[], b
     assert shelf.objects["x"] == (claimed, "0")
 
 
+@pytest.mark.e2e
 def test_of_many_that_take_over_at_once_one_wins(shelf: Shelf):
     shelf.objects["x"] = b"", "0"
     inside, most = [0], [0]

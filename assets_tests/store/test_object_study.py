@@ -305,18 +305,18 @@ def test_two_homes_publish_from_one_bucket(study: SmallStudy, tmp_path: Path):
         assert query(home, "SELECT slide_id FROM slides")["slide_id"].to_list() == ["s-1"]
 
 
-@pytest.mark.parametrize("deep", [True, False])
-def test_verify_finds_what_was_changed_or_lost(study: SmallStudy, deep: bool):
+def test_verify_finds_what_was_changed_or_lost(study: SmallStudy):
     study.add("s-1")
     study.root.delete("arrays")
     study.embed("s-1", real=True)
     publish(study.root, study.home)
-    assert verify(study.root, study.home, deep=deep).findings == []
+    assert verify(study.root, study.home, deep=True).findings == []
     group = layout.group_key("s-1", "a" * 16, "embeddings")
     study.root.put(f"{group}/X/c/0/0", b"other")
     study.root.delete(f"{group}/X/c/1/0")
-    faults = {(found.fault, found.key) for found in verify(study.root, study.home, deep=deep).findings}
-    assert faults == {(Fault.TORN, f"{group}/X/c/0/0"), (Fault.MISSING, f"{group}/X/c/1/0")}
+    for deep in (True, False):
+        faults = {(found.fault, found.key) for found in verify(study.root, study.home, deep=deep).findings}
+        assert faults == {(Fault.TORN, f"{group}/X/c/0/0"), (Fault.MISSING, f"{group}/X/c/1/0")}
 
 
 def test_what_cannot_be_asked_is_not_called_damaged(study: SmallStudy, s3: S3Server):

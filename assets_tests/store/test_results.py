@@ -321,6 +321,7 @@ def test_a_log_that_a_killed_writer_left_is_not_replayed_into_the_next_snapshot(
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
 
 
+@pytest.mark.e2e
 def test_a_snapshot_that_somebody_changed_is_made_anew(study: SmallStudy):
     study.add("s-1")
     publish(study.root, study.home)
