@@ -26,14 +26,15 @@ def import_umap() -> None:
     """Imports umap-learn; whoever needs it, scanpy too, finds it imported."""
     with _LOCK:
         if "umap" not in sys.modules:
-            _import_kept("umap")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ImportWarning)  # its own, that it has no Tensorflow
+                _import_kept("umap")
 
 
 def _import_kept(name: str) -> None:
     """Imports a module whose functions numba keeps where it keeps others: beside the module, or in the user's cache."""
     try:
-        with _keeping(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImportWarning)  # umap-learn's, that it has no Tensorflow
+        with _keeping():
             importlib.import_module(name)
     except Exception as error:  # noqa: BLE001  no folder that can be written, a full disk, a cache of another user's
         log.info("what numba compiles for %s cannot be kept: %s", name, error)

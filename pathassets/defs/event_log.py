@@ -93,9 +93,10 @@ def differences(session: Session, instance: dg.DagsterInstance, claims: Claims, 
         yield Finding(
             Fault.EVENT_LOG, slide_id, message, f"`pathassets forget {slide_id} --yes`, or register its file."
         )
+    known = claims.partitions & slides
     for key, versions in claims.versions.items():
         stored = _stored(census, recorded, key)
-        logged = {slide_id: v for slide_id, v in versions.items() if slide_id in claims.partitions & slides}
+        logged = {slide_id: version for slide_id, version in versions.items() if slide_id in known}
         yield from _node_differences(instance, key, stored, logged)
     for key, file in claims.cohort.items():
         if file not in census.files:
@@ -120,13 +121,9 @@ def _node_differences(
     usable = {slide_id: outcome for slide_id, outcome in stored.items() if outcome.usable}
     absent = [slide_id for slide_id in logged if slide_id not in stored]
     unknown = [slide_id for slide_id in usable if slide_id not in logged]
-    other = [
-        slide_id
-        for slide_id in usable
-        if logged.get(slide_id, usable[slide_id].result_digest) != usable[slide_id].result_digest
-    ]
+    other = [s for s, outcome in usable.items() if s in logged and logged[s] != outcome.result_digest]
     newer = [slide_id for slide_id in other if _is_newer(instance, asset, usable[slide_id])]
-    older = [slide_id for slide_id in other if slide_id not in newer]
+    older = sorted(set(other) - set(newer))
     for fault, slides, what, remedy in (
         (Fault.EVENT_LOG, absent, CLAIMED, RUN),
         (Fault.UNTOLD, unknown, "in the store, and unknown to Dagster", ADOPT_OR_RUN),
