@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import Command, run_command
+from support.commands import Command, run_here
 
 
 @pytest.fixture(scope="session")
 def pathassets() -> Command:
-    return run_command
+    """The command within this process; tests that kill, wait or run several start processes of their own."""
+    return run_here
 
 
 @pytest.fixture(scope="session")

@@ -106,8 +106,8 @@ def _within(seconds: float, work: Callable[[], Found], what: str) -> Found:
     try:
         return future.result(timeout=seconds)
     except TimeoutError:
-        if future.done():
-            raise  # its own
+        if future.done():  # a time limit of its own, or it came at the last moment
+            return future.result()
     raise _StalledError(
         f"{what} has taken more than {seconds:g} s",
         reason=Reason.PIXELS_UNREADABLE,
