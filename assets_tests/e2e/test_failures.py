@@ -12,9 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import PATHASSETS, answer, fingerprint
+from support.commands import PATHASSETS, Command, answer, fingerprint, run_command
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def pathassets() -> Command:
+    """Each command a process of its own: what disks and servers do to them is the question here."""
+    return run_command
 
 
 def hostile_inbox(folder: Path, good: Path) -> dict[str, str]:
@@ -126,7 +132,7 @@ def test_a_full_disk_is_said_and_the_next_run_with_space_completes(tmp_path, sli
 def test_killed_at_random_moments_a_study_still_becomes_the_same(tmp_path, study, slides, pathassets):
     home = tmp_path / "home"
     moments = random.Random(7)
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen([*PATHASSETS, "run", *map(str, slides), "--home", str(home)], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, env={**os.environ, "PATHASSETS_DEVICE": "cpu"})  # fmt: skip
         time.sleep(moments.uniform(2.0, 14.0))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anndata
 import pytest
-from support.commands import PATHASSETS, answer
+from support.commands import PATHASSETS, Command, answer, run_command
 from support.s3 import SECRET, S3Server
 
 from pathassets import Study
@@ -21,8 +21,14 @@ from pathassets.store import Root, open_root
 from pathassets.store.groups import read_marker
 
 pytestmark = pytest.mark.e2e
-SMALL = ("--tile-px", "32")  # some thousand tiles: several shards
+SMALL = ("--tile-px", "32", "--select", "+key:*/embeddings")  # some thousand tiles: several shards
 SAME = "SELECT slide_id, digest, n_tiles FROM embeddings ORDER BY slide_id"
+
+
+@pytest.fixture
+def pathassets() -> Command:
+    """Each command a process of its own: what disks and servers do to them is the question here."""
+    return run_command
 
 
 @pytest.fixture
