@@ -17,7 +17,7 @@ from support.commands import PATHASSETS, Command, answer, fingerprint, run_comma
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")  # the finished study asks for it
 def pathassets() -> Command:
     """Each command a process of its own: what disks and servers do to them is the question here."""
     return run_command

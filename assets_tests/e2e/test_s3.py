@@ -25,7 +25,7 @@ SMALL = ("--tile-px", "32", "--select", "+key:*/embeddings")  # some thousand ti
 SAME = "SELECT slide_id, digest, n_tiles FROM embeddings ORDER BY slide_id"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")  # the finished study asks for it
 def pathassets() -> Command:
     """Each command a process of its own: what disks and servers do to them is the question here."""
     return run_command
