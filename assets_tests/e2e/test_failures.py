@@ -12,15 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import PATHASSETS, Command, answer, fingerprint, run_command
+from support.commands import PATHASSETS, answer, fingerprint, run_command
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="session")  # the finished study asks for it
-def pathassets() -> Command:
-    """Each command a process of its own: what disks and servers do to them is the question here."""
-    return run_command
 
 
 def hostile_inbox(folder: Path, good: Path) -> dict[str, str]:
@@ -96,33 +90,33 @@ def test_a_file_deleted_between_registration_and_run(tmp_path, slides, pathasset
     assert answer(home, "SELECT count(*) AS n FROM embeddings") == [{"n": 1}]
 
 
-def test_a_read_only_store_is_refused_before_any_work(tmp_path, slides, pathassets):
+def test_a_read_only_store_is_refused_before_any_work(tmp_path, slides):
     home = tmp_path / "home"
     home.mkdir()
     if not _mount(home, "size=64m"):
         pytest.skip("tmpfs cannot be mounted here")
     try:
-        assert pathassets("init", home).returncode == 0
+        assert run_command("init", home).returncode == 0
         (home / "store").mkdir()
         subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
-        run = pathassets("run", slides[0], "--home", home)
+        run = run_command("run", slides[0], "--home", home)
         assert run.returncode == 2
         assert "store_read_only" in run.stderr
     finally:
         subprocess.run(["umount", "-l", str(home)], check=True)
 
 
-def test_a_full_disk_is_said_and_the_next_run_with_space_completes(tmp_path, slides, pathassets):
+def test_a_full_disk_is_said_and_the_next_run_with_space_completes(tmp_path, slides):
     home = tmp_path / "home"
     home.mkdir()
     if not _mount(home, "size=3m"):
         pytest.skip("tmpfs cannot be mounted here")
     try:
-        run = pathassets("run", *slides, "--home", home)
+        run = run_command("run", *slides, "--home", home)
         assert run.returncode in (1, 2), run.stdout + run.stderr
         assert "disk_full" in run.stdout + run.stderr
         subprocess.run(["mount", "-o", "remount,size=400m", str(home)], check=True)
-        run = pathassets("run", *slides, "--home", home)
+        run = run_command("run", *slides, "--home", home)
         assert run.returncode == 0, run.stdout + run.stderr
         assert answer(home, "SELECT count(*) AS n FROM embeddings") == [{"n": 2}]
     finally:
@@ -181,7 +175,7 @@ def fingerprint_of(path: Path) -> str:
 
 def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path, slides, pathassets):
     home = tmp_path / "home"
-    command = [*PATHASSETS, "run", *map(str, slides), "--home", str(home), "--tile-px", "24"]
+    command = [*PATHASSETS, "run", str(slides[0]), "--home", str(home), "--tile-px", "24"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -193,7 +187,7 @@ def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path, slides, pathassets):
     assert "interrupted" in output
     assert "are done" not in output
     assert "Traceback" not in output
-    assert pathassets("run", *slides, "--home", home, "--tile-px", "24").returncode == 0
+    assert pathassets("run", slides[0], "--home", home, "--tile-px", "24").returncode == 0
 
 
 def test_what_cannot_start_changes_nothing(tmp_path, slides, pathassets):
