@@ -51,30 +51,21 @@ def dev(tmp_path):
     log.close()
 
 
-def test_what_is_dropped_into_the_inbox_is_materialised(dev, slides):
-    home, port, _, _ = dev
-    wait_for(lambda: answers(port))
+def test_what_is_dropped_into_the_inbox_is_materialised_and_the_dashboard_beside_it_is_named(dev, slides):
+    home, port, dashboard, _ = dev
+    wait_for(lambda: answers(port) and "<title>pathassets</title>" in page(dashboard))
     shutil.copy(slides[0], home / "inbox" / "dropped.tiff")
     (home / "inbox" / "broken.svs").write_text("no slide")
     study = Study(home)
     wait_for(lambda: study.scan("domains").collect().height)
     bad = wait_for(lambda: study.scan("outcomes").filter(status="failed").collect().to_dicts())
     assert [row["reason"] for row in bad] == ["not_a_slide"]
-    names = {Path(path).name for path in study.scan("slides").collect()["path"]}
-    assert names == {"dropped.tiff", "broken.svs"}
-
-
-def test_the_dashboard_is_served_beside_it_and_both_know_of_each_other(dev, slides):
-    home, port, dashboard, _ = dev
-    wait_for(lambda: answers(port) and "<title>pathassets</title>" in page(dashboard))
-    shutil.copy(slides[0], home / "inbox" / "dropped.tiff")
-    study = Study(home)
-    wait_for(lambda: study.scan("domains").collect().height)
-    slide_id = study.scan("slides").collect()["slide_id"][0]
+    found = {Path(row["path"]).name: row["slide_id"] for row in study.scan("slides").collect().to_dicts()}
+    assert set(found) == {"dropped.tiff", "broken.svs"}
     with instance_of(study) as instance:
         wait_for(lambda: all(run.is_finished for run in runs_of(instance)))
         event = instance.fetch_materializations(_tissue(), limit=1).records[0].asset_materialization
-    assert event.metadata["dashboard"].value == f"http://127.0.0.1:{dashboard}/slide/{slide_id}"
+    assert event.metadata["dashboard"].value == f"http://127.0.0.1:{dashboard}/slide/{found['dropped.tiff']}"
 
 
 def _tissue():
