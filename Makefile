@@ -25,7 +25,7 @@ test: $(READY)   ## the tests, without the slow tier
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile   # a thread for each of the two: more wait for each other
 
 e2e: $(READY)    ## the slow tier: the daemon, killed processes, full disks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder   # long files early, not last
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder   # else files of one long test come last
 
 check: $(READY)  ## lint, format, types, import rules, size budget
 	$(BIN)/ruff check .

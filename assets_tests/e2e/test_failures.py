@@ -126,7 +126,7 @@ def test_a_full_disk_is_said_and_the_next_run_with_space_completes(tmp_path, sli
 def test_killed_at_random_moments_a_study_still_becomes_the_same(tmp_path, study, slides, pathassets):
     home = tmp_path / "home"
     moments = random.Random(7)
-    for _ in range(4):
+    for _ in range(6):
         process = subprocess.Popen([*PATHASSETS, "run", *map(str, slides), "--home", str(home)], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, env={**os.environ, "PATHASSETS_DEVICE": "cpu"})  # fmt: skip
         time.sleep(moments.uniform(2.0, 14.0))
@@ -175,7 +175,7 @@ def fingerprint_of(path: Path) -> str:
 
 def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path, slides, pathassets):
     home = tmp_path / "home"
-    command = [*PATHASSETS, "run", str(slides[0]), "--home", str(home), "--tile-px", "24"]
+    command = [*PATHASSETS, "run", *map(str, slides), "--home", str(home), "--tile-px", "24"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -187,7 +187,7 @@ def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path, slides, pathassets):
     assert "interrupted" in output
     assert "are done" not in output
     assert "Traceback" not in output
-    assert pathassets("run", slides[0], "--home", home, "--tile-px", "24").returncode == 0
+    assert pathassets("run", *slides, "--home", home, "--tile-px", "24").returncode == 0
 
 
 def test_what_cannot_start_changes_nothing(tmp_path, slides, pathassets):

@@ -162,16 +162,14 @@ WOUNDS: dict[str, Callable[[Path, str], object]] = {
 }
 
 
-def test_damage_of_every_kind_is_found_repaired_and_made_again(home, told):
-    """One kind for each of the two slides in turn; each kind alone is the store's own test."""
-    ids, before = slide_ids(home), rows(home)
-    for wound, slide_id in zip(WOUNDS.values(), ids * len(WOUNDS), strict=False):
-        wound(home, slide_id)
+@pytest.mark.parametrize("wound", WOUNDS)
+def test_damage_is_found_repaired_and_made_again(home, told, wound):
+    slide_id, before = slide_ids(home)[0], rows(home)
+    WOUNDS[wound](home, slide_id)
     sick = told("verify", "--home", home)
     assert sick["code"] == 1
     assert all(finding["message"] and finding["remedy"] for finding in sick["findings"])
-    assert len(said := {(finding["slide_id"], finding["key"]) for finding in sick["findings"]}) >= len(WOUNDS), said
-    assert [told("explain", slide_id, "--home", home)["code"] for slide_id in ids] == [1, 1]
+    assert told("explain", slide_id, "--home", home)["code"] == 1
     mended = told("verify", "--repair", "--home", home)
     assert mended["code"] == 0
     assert mended["repairs"]
@@ -260,16 +258,16 @@ def test_a_slide_is_forgotten_and_its_file_stays(home, slides, pathassets, told)
     assert pathassets("forget", first, "--yes", "--home", home).returncode == 2
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_arguments_are_refused_and_change_nothing(study, pathassets, text):
-    before = fingerprint(study)
-    for command in (("explain",), ("explain", "synthetic_1"), ("forget",), ("gc",)):
-        asked = ("gc", f"--older-than={text}") if command == ("gc",) else (*command, "--", text)
-        refused = pathassets(asked[0], "--home", study, *asked[1:])
-        assert refused.returncode == 2, (command, refused.stdout)
+@pytest.mark.parametrize("command", [("explain",), ("explain", "synthetic_1"), ("forget",), ("gc", "--older-than")])
+def test_hostile_arguments_are_refused_and_change_nothing(home, pathassets, command):
+    before = fingerprint(home)
+    for text in HOSTILE:
+        refused = pathassets(*command, "--home", home, "--", text) if command[0] != "gc" else pathassets(
+            "gc", f"--older-than={text}", "--home", home)  # fmt: skip
+        assert refused.returncode == 2, (command, text, refused.stdout)
         assert len(refused.stderr) < 3000
         assert "internal" not in refused.stderr
-    assert fingerprint(study) == before
+    assert fingerprint(home) == before
 
 
 def test_explain_says_what_the_readme_promises(study, pathassets, told):

@@ -31,12 +31,11 @@ def run_command(*arguments: object, **options: object) -> subprocess.CompletedPr
         check=False,
         **options,
     )
-    assert "Traceback" not in run.stdout + run.stderr
-    return run
+    return _without_traceback(run)
 
 
 def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`pathassets ...` within this process: four fifths of a short command's time are imports.
+    """`pathassets ...` within this process: most of a short command's time goes into imports.
 
     For tests of what a command does to a study; how a process begins and ends is for `run_command`.
     """
@@ -54,23 +53,31 @@ def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
     ):
         try:
             main()
-        except SystemExit as ended:
+        except SystemExit as ended:  # the only way that it ends
             code = ended.code
-    assert "Traceback" not in out.getvalue() + err.getvalue()
-    return subprocess.CompletedProcess(command, int(code or 0), out.getvalue(), err.getvalue())
+    return _without_traceback(subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue()))
+
+
+def _without_traceback(run: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert "Traceback" not in run.stdout + run.stderr
+    return run
 
 
 @contextmanager
 def _logging_as_before() -> Iterator[None]:
-    """Takes away the handlers that a command leaves to the end of its process."""
-    loggers = [logging.getLogger(name) for name in (None, "pathassets", "dagster", "py.warnings")]
-    before = [(one, list(one.handlers), one.level, one.propagate) for one in loggers]
+    """Takes back what `console.log_to` leaves to the end of its process."""
+    root, ours = logging.getLogger(), logging.getLogger("pathassets")
+    handlers, levels, raises = list(root.handlers), (root.level, ours.level), logging.raiseExceptions
     try:
         yield
     finally:
-        for one, handlers, level, propagate in before:
-            one.handlers[:], one.propagate = handlers, propagate
-            one.setLevel(level)
+        for left in set(root.handlers) - set(handlers):
+            left.close()
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
+        logging.captureWarnings(False)
+        logging.raiseExceptions = raises
 
 
 def answer(home: Path, query: str) -> list[dict]:
