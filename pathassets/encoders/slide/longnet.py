@@ -25,8 +25,8 @@ SEGMENTS = (1024, 5792, 32768, 185363, 1048576)
 RATIOS = (1, 2, 4, 8, 16)
 GRID = 1000
 ROWS = 8192
-# Numbers of a block of attention scores: 64 MiB.
-BLOCK = 2**24
+# Numbers of a block of attention scores: 16 MiB. Larger blocks leave the caches between one pass and the next.
+BLOCK = 2**22
 
 
 class LongNet(nn.Module):
@@ -196,16 +196,19 @@ def branch(
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
     """Softmax attention beside `zeros` keys and values of zero: result (m, d) and logarithm of the sum of exponentials (m, 1)."""
+    if not len(keys):
+        return torch.zeros_like(queries), queries.new_full((len(queries), 1), math.log(zeros))
     out, seen = torch.empty_like(queries), queries.new_empty(len(queries), 1)
-    scale, step = queries.shape[1] ** -0.5, max(1, BLOCK // max(1, len(keys)))
+    scale, step = queries.shape[1] ** -0.5, max(1, BLOCK // len(keys))
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
         scores = (queries[rows] * scale) @ keys.T
-        if zeros:
-            scores = functional.pad(scores, (0, 1), value=math.log(zeros))
-        seen[rows] = scores.logsumexp(1, keepdim=True)
-        weights = scores.sub_(seen[rows]).exp_()
-        out[rows] = weights[:, : len(keys)] @ values
+        top = scores.amax(1, keepdim=True)
+        top = top.clamp(min=0.0) if zeros else top
+        weights = scores.sub_(top).exp_()
+        total = weights.sum(1, keepdim=True) + zeros * (-top).exp()
+        out[rows] = (weights @ values) / total
+        seen[rows] = top + total.log()
     return out, seen
 
 
