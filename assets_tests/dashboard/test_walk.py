@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from werkzeug.serving import make_server
 
+from pathassets.dashboard.pages import search
+
 from .conftest import VIEW, Finished
 
 pytestmark = pytest.mark.e2e
@@ -292,6 +294,14 @@ def test_search_atlas_and_sql(walk: Walk, finished: Finished):
     walk.go(f"/atlas?slide={finished.first}")
     walk.page.get_by_role("link", name=finished.second).wait_for()
     assert walk.buttons() == BUTTONS
+
+
+def test_a_search_that_takes_long_goes_on_by_itself(walk: Walk, finished: Finished, monkeypatch):
+    monkeypatch.setattr(search, "LOT_SECONDS", -1.0)  # a lot of each slide
+    walk.go(f"/search?recipe={VIEW}&slide={finished.first}&tile=0")
+    walk.page.get_by_text("of 3 slides compared").wait_for()
+    assert walk.page.locator("progress").count() == 0
+    assert walk.page.locator(".strip .tile").count() == search.SHOWN
 
 
 def test_questions(walk: Walk):
