@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tomlkit
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "pathassets.toml"
 DEFAULT_TILING = "px224_mpp050"
+ExportFormat = Literal[
+    "anndata", "anndata-zarr", "trident", "slideflow", "tiatoolbox", "spatialdata", "qupath", "png", "parquet", "csv"
+]
 DEFAULT_TERMS = (
     "mucosa", "submucosa", "muscularis", "adipose", "stroma", "lymphocytes", "tumor", "necrosis", "blood",
 )  # fmt: skip
@@ -67,6 +70,7 @@ class Study(BaseSettings):
         stall_seconds: A slide fails when opening it, one read of its overview, or reading one batch of its tiles takes longer.
         batch_size: Tiles per forward pass for all recipes; None = each recipe's own.
         licences: Licences of weights that may be used, as cards name them, or `commercial`; none = all.
+        exports: Formats that Dagster keeps up to date in `<home>/exports`, each an asset.
         slides_per_run: Slides in one Dagster run; the encoder is loaded once for all of them.
         dagster_url: Where Dagster's UI is served, for links from the dashboard; empty = not known.
         dashboard_url: Where the dashboard is served, for links from Dagster's UI; empty = not known.
@@ -90,6 +94,7 @@ class Study(BaseSettings):
     stall_seconds: float = Field(default=300.0, gt=0)
     batch_size: int | None = Field(default=None, ge=1, le=8192)
     licences: tuple[str, ...] = ()
+    exports: tuple[ExportFormat, ...] = ()
     slides_per_run: int = Field(default=16, ge=1, le=256)
     dagster_url: str = ""
     dashboard_url: str = ""

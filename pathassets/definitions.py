@@ -15,6 +15,7 @@ from pathassets.config import Study
 from pathassets.defs.alerts import alert_sensors
 from pathassets.defs.automation import automation_sensor
 from pathassets.defs.cohort_assets import cohort_assets
+from pathassets.defs.export_assets import export_assets
 from pathassets.defs.jobs import jobs
 from pathassets.defs.keeping import keeping_jobs, keeping_schedules, store_check
 from pathassets.defs.loggers import begin_logs, loggers
@@ -38,7 +39,7 @@ def build_defs(study: Study, overrides: Mapping[str, Any] | None = None) -> dg.D
         overrides: Resources to use instead of the study's own, by name.
     """
     return dg.Definitions(
-        assets=[slide_chain(study), *cohort_assets(study), report_asset(study)],
+        assets=[slide_chain(study), *cohort_assets(study), report_asset(study), *export_assets(study)],
         asset_checks=[store_check()],
         jobs=[*jobs(study), *keeping_jobs()],
         sensors=[inbox_sensor(study), automation_sensor(study), dead_runs_sensor(), *alert_sensors(study)],

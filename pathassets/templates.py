@@ -19,6 +19,7 @@ CONFIG_TEMPLATE = """\
 # memory_share = 0.8       # of the free memory (a container's limit counts), for tiles on their way to the device
 # stall_seconds = 300      # a slide fails when opening it, or one read of it, takes longer
 # slides_per_run = 16      # slides in one Dagster run; the encoder is loaded once for all of them
+# exports = []             # kept up to date in the folder exports, every night and as assets: ["anndata", "qupath"]
 # dagster_url = ""         # where Dagster's UI is served, as "https://lab.example": the dashboard then links to runs and assets
 # dashboard_url = ""       # where the dashboard is served: Dagster's UI then links to slides; `pathassets dev` knows both by itself
 # licences = []             # of weights that may be used: ["Apache-2.0", "MIT"], or ["commercial"] for all that allow it; none = all

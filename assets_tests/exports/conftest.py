@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ class Made:
         run_batch(self.session, [self.slide_id, self.bad_id], chain(self.study), lambda _: None)
         self.recipe = self.study.recipes[0]
         self.part = "px224_mpp050__demo"
+
+    def copied(self, home: Path) -> Made:
+        """The same in another folder, to be changed."""
+        shutil.copytree(self.home, home)
+        other = copy.copy(self)
+        other.home, other.study = home, Study(home)
+        other.session = Session(other.study)
+        return other
 
     @property
     def features(self) -> SlideFeatures:

@@ -22,6 +22,7 @@ from pathassets.steps.session import Session
 from pathassets.store.schema import table_spec
 
 if TYPE_CHECKING:
+    from pathassets.exports.kept import Kept
     from pathassets.figures.cohort_pictures import StoredMosaic
     from pathassets.report.folder import Reports
     from pathassets.steps.cohort_map import CohortMap
@@ -279,6 +280,17 @@ def reports(session: Session, result: Reports) -> Metadata:
     pictures = (map_picture(session, recipe) for recipe in session.study.recipes)
     markdown = next(filter(None, pictures), None)
     return metadata | ({"preview": dg.MetadataValue.md(markdown)} if markdown else {})
+
+
+def export(result: Kept) -> Metadata:
+    """What is shown of an export: where its files are, how many are new, what is not among them."""
+    return {
+        "path": dg.MetadataValue.path(str(result.path)),
+        "slides": result.slides,
+        "files": result.files,
+        "written": len(result.written),
+        "left_out": dg.MetadataValue.json(result.left_out),
+    }
 
 
 def snapshot(result: Published) -> Metadata:

@@ -11,6 +11,7 @@ from dagster._core.storage.tags import PRIORITY_TAG
 from pathassets.config import Study
 from pathassets.defs.cohort_assets import RESULTS_KEY
 from pathassets.defs.demands import demand_tags
+from pathassets.defs.export_assets import export_job, export_selection
 from pathassets.defs.keeping import nightly_check
 from pathassets.defs.loggers import log_config
 from pathassets.defs.partitions import QUICK, SLIDES
@@ -23,9 +24,11 @@ RESULTS_JOB = "publish"
 
 
 def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
-    """`slides`: a batch of slides through their chain; `cohort`: what needs all slides; `publish`: the snapshot; `reports`."""
+    """`slides`: a batch of slides through their chain; `cohort`: what needs all slides; `publish`: the snapshot; files for others:
+    `reports`, `exports`."""
     slide_keys = [dg.AssetKey(list(node.key)) for node in chain(study)]
     slides = dg.AssetSelection.assets(*slide_keys)
+    files = dg.AssetSelection.assets(REPORT_KEY) | export_selection(study)
     results = dg.AssetSelection.assets(RESULTS_KEY) - nightly_check()
     return [
         dg.define_asset_job(
@@ -38,11 +41,12 @@ def jobs(study: Study) -> list[dg.UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(
             COHORT_JOB,
-            selection=dg.AssetSelection.all() - slides - dg.AssetSelection.assets(REPORT_KEY) - nightly_check(),
+            selection=dg.AssetSelection.all() - slides - files - nightly_check(),
             config=log_config(),
             description="Term embeddings, maps of slides and of tiles, and then the snapshot.",
         ),
         report_job(),
+        *([export_job(study)] if study.exports else []),
         dg.define_asset_job(
             RESULTS_JOB,
             selection=results,

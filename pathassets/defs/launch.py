@@ -18,6 +18,7 @@ from dagster._core.utils import make_new_run_id
 
 from pathassets.config import Study
 from pathassets.defs.cohort_assets import RESULTS_KEY
+from pathassets.defs.export_assets import EXPORT_JOB, is_export
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import SLIDES, add_slides, batches, range_tags
 from pathassets.defs.processes import process_tags, tidy_dead_runs
@@ -110,10 +111,13 @@ class Launcher:
     def cohort(self, keys: Sequence[tuple[str, ...]]) -> Launched:
         """Makes unpartitioned assets."""
         launched, report = Launched(), tuple(REPORT_KEY.path)
-        others = [key for key in keys if key != report]
-        for job, wanted in ((COHORT_JOB, others), (REPORT_JOB, [report] if report in keys else [])):
-            if wanted:
-                self._launch(launched, job, wanted, {}, {})
+        wanted: dict[str, list[tuple[str, ...]]] = {COHORT_JOB: [], REPORT_JOB: [], EXPORT_JOB: []}
+        for key in keys:
+            job = REPORT_JOB if key == report else EXPORT_JOB if is_export(key) else COHORT_JOB
+            wanted[job].append(key)
+        for job, those in wanted.items():
+            if those:
+                self._launch(launched, job, those, {}, {})
         return launched
 
     def publish(self) -> Launched:

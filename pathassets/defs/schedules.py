@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from pathassets.config import Study
+from pathassets.defs.export_assets import EXPORT_JOB
 from pathassets.defs.jobs import COHORT_JOB, RESULTS_JOB, SLIDES_JOB
 from pathassets.defs.partitions import NIGHTLY, UNFINISHED, batches, run_requests, slides_at_work
 from pathassets.defs.report_asset import REPORT_JOB
@@ -21,8 +22,16 @@ from pathassets.steps.session import Session
 
 
 def schedules(study: Study) -> list[dg.ScheduleDefinition]:
-    """`snapshot` every five minutes, `cohort_nightly` at 05:00, `missing_nightly` at 01:00; `report_nightly`, once switched on."""
+    """`snapshot` every five minutes, `cohort_nightly` at 05:00, `missing_nightly` at 01:00; `report_nightly`, once switched on;
+    `exports_nightly`, where the settings name a format."""
     running = dg.DefaultScheduleStatus.RUNNING
+    exports = dg.ScheduleDefinition(
+        name="exports_nightly",
+        job_name=EXPORT_JOB,
+        cron_schedule="30 6 * * *",
+        default_status=running,
+        description="Brings the exports that pathassets.toml names up to date, in the folder exports.",
+    )
     return [
         snapshot_schedule(study),
         dg.ScheduleDefinition(
@@ -39,6 +48,7 @@ def schedules(study: Study) -> list[dg.ScheduleDefinition]:
             default_status=dg.DefaultScheduleStatus.STOPPED,
             description="Reports of the study and of the slides that have changed, into the folder reports. Switch it on here.",
         ),
+        *([exports] if study.exports else []),
         missing_schedule(study),
     ]
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import filecmp
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pathassets.errors import ConfigError, StoreError
-from pathassets.store.local_root import LocalRoot, fsync_path, temp_name, translated
+from pathassets.store.local_root import LocalRoot, fsync_path, remove_path, temp_name, translated
 
 Make = Callable[[Path], None]
 
@@ -43,6 +42,11 @@ class Target:
         """The folder, absolute."""
         return self._root.path
 
+    def sweep(self) -> None:
+        """Removes what killed processes have left half-written."""
+        if self.path.is_dir():
+            self._root.sweep()
+
     def put(self, key: str, make: Make) -> None:
         """Lets `make` write a file or a folder to a hidden path, which becomes `key` when that ends well.
 
@@ -63,7 +67,7 @@ class Target:
                 make(temp)
                 is_new = self._settle(temp, target)
             finally:
-                _remove(temp)
+                remove_path(temp)
         if key not in self._seen:  # what several slides share is one file
             self._seen.add(key)
             (self.written if is_new else self.unchanged).append(key)
@@ -117,7 +121,7 @@ def _swap(temp: Path, target: Path) -> None:
     old = target.parent / temp_name(target.name)
     os.rename(target, old)
     os.rename(temp, target)
-    _remove(old)
+    remove_path(old)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -127,13 +131,6 @@ def _write(path: Path, data: bytes) -> None:
 def _flush(path: Path) -> None:
     for found in (path, *path.rglob("*")) if path.is_dir() else (path,):
         fsync_path(found)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

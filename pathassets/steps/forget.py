@@ -1,7 +1,7 @@
 """Forget: everything that the study holds of one slide removed; the slide's file stays.
 
-Belongs here: rows, arrays, masks, pictures, drawings that were imported, reports. Does not belong: Dagster's partition
-(`defs/event_log.py`), the snapshot, files that were exported.
+Belongs here: rows, arrays, masks, pictures, drawings that were imported, reports, kept exports. Does not belong: Dagster's partition
+(`defs/event_log.py`), the snapshot, files that were exported out of the study.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from pathassets.steps.naming import find_slides, one_slide
 from pathassets.steps.session import Session
 from pathassets.store import layout
 from pathassets.store.census import readable
-from pathassets.store.local_root import translated
+from pathassets.store.local_root import remove_path, translated
 from pathassets.store.schema import TABLES
 
 LOCK_SECONDS = 10.0
 REPORTS = "reports"
 """Folder of a home in which reports lie (`report/folder`)."""
+EXPORTS = "exports"
+"""Folder of a home in which exports are kept, a folder for each format (`exports/kept`)."""
 
 
 def known_slide(session: Session, text: str, partitions: Collection[str] = ()) -> str:
@@ -39,7 +41,7 @@ def known_slide(session: Session, text: str, partitions: Collection[str] = ()) -
 
 
 def what_goes(session: Session, slide_id: str) -> dict[str, dict[str, Any]]:
-    """Files and MB by what they are: tables, arrays, masks, figures, annotations, reports."""
+    """Files and MB by what they are: tables, arrays, masks, figures, annotations, reports, exports."""
     found = {}
     for name, prefixes in {
         "tables": _table_prefixes(slide_id),
@@ -48,9 +50,10 @@ def what_goes(session: Session, slide_id: str) -> dict[str, dict[str, Any]]:
         entries = [entry for prefix in prefixes for entry in session.root.entries(prefix)]
         if entries:
             found[name] = {"files": len(entries), "MB": sum(entry.size for entry in entries) / 1e6}
-    for name, path in _beside(session, slide_id).items():
-        if path.is_file():
-            found[name] = {"files": 1, "MB": path.stat().st_size / 1e6}
+    for name, paths in _beside(session, slide_id).items():
+        files = [file for path in paths for file in (path, *path.rglob("*")) if file.is_file()]
+        if files:
+            found[name] = {"files": len(files), "MB": sum(file.stat().st_size for file in files) / 1e6}
     return found
 
 
@@ -67,9 +70,9 @@ def forget(session: Session, slide_id: str) -> None:
     with session.root.lock(layout.slide_lock(slide_id), LOCK_SECONDS):
         for prefix in [*_table_prefixes(slide_id), *(f"{folder}/{slide_id}" for folder in layout.SLIDE_FOLDERS)]:
             session.root.delete(prefix)
-        for path in _beside(session, slide_id).values():
+        for path in (path for paths in _beside(session, slide_id).values() for path in paths):
             with translated(f"remove {path}"):
-                path.unlink(missing_ok=True)
+                remove_path(path)
     for key in session.root.keys(f"figures/{layout.STUDY}"):
         if key.endswith(layout.MOSAIC_ENDING) and f'"{slide_id}"'.encode() in (session.root.read_if_there(key) or b""):
             session.root.delete(key)  # tiles of it can be seen there; the next night makes another one
@@ -91,10 +94,14 @@ def comes_back(session: Session, slide_id: str) -> str | None:
     return None
 
 
-def _beside(session: Session, slide_id: str) -> dict[str, Path]:
-    """Files about a slide that lie in the study's home, outside the store."""
+def _beside(session: Session, slide_id: str) -> dict[str, list[Path]]:
+    """Files and folders about a slide that lie in the study's home, outside the store."""
     home = session.study.home
-    return {ANNOTATIONS: annotation_path(home, slide_id), REPORTS: home / REPORTS / f"{slide_id}.html"}
+    return {
+        ANNOTATIONS: [annotation_path(home, slide_id)],
+        REPORTS: [home / REPORTS / f"{slide_id}.html"],
+        EXPORTS: sorted((home / EXPORTS).glob(f"**/{slide_id}.*")),
+    }
 
 
 def _table_prefixes(slide_id: str) -> list[str]:

@@ -279,6 +279,14 @@ def put_new(path: Path, content: str | bytes) -> bool:
     return True
 
 
+def remove_path(path: Path) -> None:
+    """Removes a file, or a folder with all below; nothing where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def fsync_path(path: Path) -> None:
     """Flushes a file's content, or a folder's names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
