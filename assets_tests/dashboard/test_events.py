@@ -16,7 +16,15 @@ from pathassets.dashboard.pixels import SlidePool
 
 from .conftest import VIEW, Finished
 
-EVERYWHERE = [[-1e3, -1e3], [1e3, -1e3], [1e3, 1e3], [-1e3, 1e3]]
+EVERYWHERE = {"on": "map", "corners": [[-1e3, -1e3], [1e3, -1e3], [1e3, 1e3], [-1e3, 1e3]]}
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch):
+    """What a browser's question was triggered by: nothing in particular."""
+    asked = type("Ctx", (), {"triggered_id": None})
+    monkeypatch.setattr(slide_events, "ctx", asked)
+    return asked
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +92,32 @@ def test_no_layer_leaves_the_slide_alone(events: Events, facts: dict):
     assert (options[-1]["value"], chosen) == ("none", "none")
 
 
-@pytest.mark.parametrize("lasso", [[["a", 1]] * 3, [1, 2, 3], [[1, float("nan")]] * 3, [[1, 2, 3]] * 3, "abc"])
-def test_a_line_that_is_none_takes_nothing(events: Events, facts: dict, lasso: object):
+@pytest.mark.parametrize("lasso", [[["a", 1]] * 3, [1, 2, 3], [[1, float("nan")]] * 3, [[1, 2, 3]] * 3, "abc", {}, 7])
+@pytest.mark.parametrize("on", ["map", "slide", 3])
+def test_a_line_that_is_none_takes_nothing(events: Events, facts: dict, lasso: object, on: object):
+    assert not events.map(
+        VIEW, "pca", "cividis", 0, "umap", None, "all", {"on": on, "corners": lasso}, facts
+    ).layout.selections
     assert not events.map(VIEW, "pca", "cividis", 0, "umap", None, "all", lasso, facts).layout.selections
+
+
+def test_what_is_drawn_around_on_the_slide_is_pointed_out_on_the_map(
+    events: Events, catalog: Catalog, facts: dict, asked
+):
+    tiles = catalog.tiles(facts["slide"], "small")
+    middle = int(tiles["x_px"].median()) + 1
+    left = {"on": "slide", "corners": [[0, 0], [middle, 0], [middle, 9000], [0, 9000]]}
+    inside = (tiles["x_px"] + tiles["width_px"] / 2 < middle).to_numpy()
+    assert 0 < inside.sum() < len(tiles)
+    assert f"{inside.sum():,} tiles selected" in str(events.selection(left, VIEW, "umap", "all", facts))
+    figure, _ = picture(events, facts, lasso=left)
+    [line] = figure.layout.selections
+    assert line.path == f"M0,0L{middle / 2:g},0L{middle / 2:g},4500L0,4500Z", "µm, as the axes are"
+    asked.triggered_id = "slide-lasso"
+    figure = events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, "all", left, facts)
+    assert not figure.layout.selections
+    assert sum(len(trace.selectedpoints) for trace in figure.data) == inside.sum()
+    assert events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, "all", EVERYWHERE, facts) is no_update
 
 
 def test_what_was_drawn_around_comes_back_as_a_line(events: Events, facts: dict):
@@ -98,16 +129,14 @@ def test_what_was_drawn_around_comes_back_as_a_line(events: Events, facts: dict)
         assert not plain.layout.selections
 
 
-def test_a_click_takes_the_tile_below_it(
-    events: Events, catalog: Catalog, facts: dict, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_click_takes_the_tile_below_it(events: Events, catalog: Catalog, facts: dict, asked):
     tile = catalog.tiles(facts["slide"], "small").row(9, named=True)
     middle = {"x": (tile["x_px"] + 100) * 0.5, "y": (tile["y_px"] + 120) * 0.5}
-    monkeypatch.setattr(slide_events, "ctx", type("Ctx", (), {"triggered_id": "slide-graph"}))
+    asked.triggered_id = "slide-graph"
     assert events.click({"points": [middle]}, None, VIEW, "umap", facts) == tile["tile_id"]
     for odd in (None, {}, {"points": []}, {"points": [{"x": "a", "y": 1}]}):
         assert events.click(odd, None, VIEW, "umap", facts) is no_update
-    monkeypatch.setattr(slide_events, "ctx", type("Ctx", (), {"triggered_id": "slide-map"}))
+    asked.triggered_id = "slide-map"
     xy = Layers(catalog).places(facts["slide"], VIEW)[0].xy[9]
     assert events.click(None, {"points": [{"x": float(xy[0]), "y": float(xy[1])}]}, VIEW, "umap", facts) == 9
 

@@ -114,8 +114,9 @@ def test_addresses_that_name_nothing_say_so(context: Context, finished: Finished
 
 def test_a_line_that_cannot_be_drawn_is_none(context: Context, finished: Finished):
     for corner in ("nan,nan", "inf,0", "0,-inf", "1", "a,b"):
-        text = shown(context, f"/slide/{finished.first}?lasso={corner};1,2;3,4")
-        assert '"data": null' in text[text.index('"id": "slide-lasso"') - 40 :][:80], corner
+        for on in ("", "slide:"):
+            text = shown(context, f"/slide/{finished.first}?lasso={on}{corner};1,2;3,4")
+            assert '"data": null' in text[text.index('"id": "slide-lasso"') - 40 :][:80], corner
 
 
 def test_the_list_of_tables_costs_no_component_a_cell(context: Context, finished: Finished):

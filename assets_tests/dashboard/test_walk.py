@@ -255,6 +255,35 @@ def test_a_lasso_on_the_map(walk: Walk, finished: Finished):
     walk.page.wait_for_function("!location.search.includes('lasso')")
 
 
+def test_a_lasso_on_the_slide(walk: Walk, finished: Finished):
+    walk.go(f"/slide/{finished.first}")
+    walk.settle()
+    walk.page.locator("#slide-map .draglayer .drag").first.wait_for(state="attached")
+    box = walk.page.locator("#slide-viewer").bounding_box()
+    walk.page.locator("#slide-graph").hover()
+    walk.page.locator("#slide-graph .modebar-btn[data-title='Lasso Select']").click()
+    x, y = box["x"] + box["width"] / 3, box["y"] + box["height"] / 3
+    walk.page.mouse.move(x, y)
+    walk.page.mouse.down()
+    for to_x, to_y in ((x + 250, y), (x + 250, y + 250), (x, y + 250), (x, y)):
+        walk.page.mouse.move(to_x, to_y, steps=5)
+    walk.page.mouse.up()
+    walk.page.locator("#slide-selection table").wait_for()
+    said = walk.page.locator("#slide-selection").inner_text()
+    walk.until_query_has("lasso=slide:")
+    pointed_out = "document.querySelector('#slide-map .js-plotly-plot').data.reduce((n, t) => n + (t.selectedpoints || []).length, 0)"
+    walk.page.wait_for_function(f"{pointed_out} > 0")
+    assert said.startswith(f"{walk.page.evaluate(pointed_out)} tiles selected")
+    walk.page.reload()
+    walk.page.locator("#slide-selection table").wait_for()
+    assert walk.page.locator("#slide-selection").inner_text() == said
+    walk.page.locator("#slide-graph .selectionlayer path").first.wait_for(state="attached")
+    walk.page.get_by_role("button", name="Clear").click()
+    walk.page.locator("#slide-selection table").wait_for(state="detached")
+    walk.page.locator("#slide-graph .selectionlayer path").first.wait_for(state="detached")
+    walk.page.wait_for_function("!location.search.includes('lasso')")
+
+
 def test_slides_that_lack_something(walk: Walk, finished: Finished):
     walk.go(f"/slide/{finished.half}")
     walk.settle()

@@ -21,10 +21,10 @@ from pathassets.figures.interactive import PLOT_CONFIG
 
 Query = Mapping[str, str]
 GRAPH_CONFIG: Any = {**PLOT_CONFIG, "scrollZoom": True}
-# The wheel is viewer.js's: a notch of Plotly's own is a tenth, and has no end.
-SLIDE_CONFIG: Any = {**GRAPH_CONFIG, "scrollZoom": False, "responsive": True}
 MAP_CONFIG: Any = {**GRAPH_CONFIG, "scrollZoom": False}
 LASSO_CONFIG: Any = {**MAP_CONFIG, "modeBarButtons": [["lasso2d", "select2d"], *PLOT_CONFIG["modeBarButtons"]]}
+# The wheel is viewer.js's: a notch of Plotly's own is a tenth, and has no end.
+SLIDE_CONFIG: Any = {**LASSO_CONFIG, "responsive": True}
 # Programs that calculate take a cell that begins so for a formula.
 CSV = {"processCellCallback": {"function": "plainCell(params)"}}
 

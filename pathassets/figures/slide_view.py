@@ -39,6 +39,7 @@ def slide_view(
     opacity: float = interactive.OPACITY,
     pieces: Iterable[BaseGeometry] = (),
     selected: NDArray[np.bool_] | None = None,
+    around: Sequence[tuple[float, float]] = (),
     marked: int | None = None,
 ) -> Figure:
     """The figure over a slide: one layer of tiles, outlines of tissue, what is selected, the tile that is looked at.
@@ -51,6 +52,7 @@ def slide_view(
         opacity: Of the layer, 0 to 1.
         pieces: Tissue in level-0 px.
         selected: (n,) tiles to point out: all others turn pale.
+        around: Corners in level-0 px of the line that was drawn around tiles.
         marked: Row of the tile that is looked at.
 
     Returns:
@@ -70,7 +72,8 @@ def slide_view(
     figure.add_trace(_outlines(pieces, unit))
     if marked is not None:
         figure.add_trace(_mark(tiles.row(marked, named=True), unit))
-    figure.update_layout(**_layout(level0[0] * unit, level0[1] * unit))
+    line = _lines_around([(x * unit, y * unit) for x, y in around])
+    figure.update_layout(**_layout(level0[0] * unit, level0[1] * unit), **line)
     return figure
 
 
@@ -80,6 +83,7 @@ def tile_map(
     marked: int | None = None,
     method: str = "",
     around: Sequence[tuple[float, float]] = (),
+    selected: NDArray[np.bool_] | None = None,
 ) -> Figure:
     """Tiles as points in feature space, coloured as on the slide; those that the layer does not show are faint.
 
@@ -89,14 +93,16 @@ def tile_map(
         marked: Row of the tile that is looked at.
         method: Named on the axes, as umap.
         around: Corners of the line that was drawn around points.
+        selected: (n,) points to point out where no line says which: all others turn pale.
     """
     from plotly.graph_objects import Figure
 
     placed = np.isfinite(xy).all(axis=1)
     colours, drawn = _marker_colours(layer, len(xy))
     size = 4 if len(xy) > 3000 else 6
-    figure = Figure(_points(xy, placed & ~drawn, {"color": palette.NO_DOMAIN_COLOUR, "size": size}))
-    figure.add_trace(_points(xy, placed & drawn, {**colours, "size": size, "opacity": 0.8}))
+    faint = {"color": palette.NO_DOMAIN_COLOUR, "size": size}
+    figure = Figure(_points(xy, placed & ~drawn, faint, selected))
+    figure.add_trace(_points(xy, placed & drawn, {**colours, "size": size, "opacity": 0.8}, selected))
     if marked is not None and placed[marked]:
         ring = {"size": 16, "symbol": "circle-open", "color": "#000000", "line": {"width": 2}}
         figure.add_trace(_points(xy, np.arange(len(xy)) == marked, ring))
@@ -109,31 +115,40 @@ def tile_map(
         yaxis={**axis, "title": {"text": f"{name} 2"}, "scaleanchor": "x"},
         margin={"l": 26, "r": 4, "t": 4, "b": 26},
         dragmode="lasso",
-        selections=[_line_around(around)] if len(around) > 2 else [],
+        **_lines_around(around),
     )
     return figure
 
 
-def _line_around(corners: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """A lasso as Plotly itself would have drawn it, so that the next one takes its place."""
+def _lines_around(corners: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """A lasso as Plotly itself would have drawn it, so that the next one takes its place; and that one of before goes."""
+    if len(corners) < 3:
+        return {"selections": [], "selectionrevision": ""}
     path = "L".join(f"{x:.6g},{y:.6g}" for x, y in corners)
-    return {
+    line = {
         "type": "path",
         "path": f"M{path}Z",
         "xref": "x",
         "yref": "y",
         "line": {"color": "#333333", "width": 1, "dash": "dot"},
     }
+    return {"selections": [line], "selectionrevision": path}
 
 
-def _points(xy: NDArray[np.floating], shown: NDArray[np.bool_], marker: dict[str, Any]) -> Scattergl:
+def _points(
+    xy: NDArray[np.floating],
+    shown: NDArray[np.bool_],
+    marker: dict[str, Any],
+    selected: NDArray[np.bool_] | None = None,
+) -> Scattergl:
     from plotly.graph_objects import Scattergl
 
     colour = marker["color"]
     if isinstance(colour, np.ndarray):
         colour = colour[shown].tolist() if colour.dtype.kind == "U" else colour[shown]
+    chosen = {} if selected is None else {"selectedpoints": np.flatnonzero(selected[shown]).tolist()}
     return Scattergl(
-        x=xy[shown, 0], y=xy[shown, 1], mode="markers", hoverinfo="none", marker={**marker, "color": colour}
+        x=xy[shown, 0], y=xy[shown, 1], mode="markers", hoverinfo="none", marker={**marker, "color": colour}, **chosen
     )
 
 

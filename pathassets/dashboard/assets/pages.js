@@ -27,6 +27,17 @@
     /* Numbers on a scale; domains and colours of PCA have none. */
     const isScore = (layer) => Boolean(layer) && layer !== "none" && !layer.startsWith("domain:") && layer !== "pca";
 
+    /* Corners of a line or a box that Plotly tells of; of a long line some 60. */
+    function around(selected) {
+        if (selected.range) {
+            const { x, y } = selected.range;
+            return [[0, 0], [1, 0], [1, 1], [0, 1]].map(([i, j]) => [x[i], y[j]]);
+        }
+        const { x, y } = selected.lassoPoints;
+        const every = Math.max(1, Math.ceil(x.length / 60));
+        return x.map((value, i) => [value, y[i]]).filter((_, i) => i % every === 0);
+    }
+
     clientside.pathassets = {
         /* A page has come: its title, menus that send their form, Ctrl+Enter in the SQL box. */
         arrive: () => {
@@ -64,20 +75,21 @@
             return same();
         },
 
-        lasso: (selected, before) => {
+        /* What was drawn around tiles, on the map or on the slide (level-0 px): the last line drawn counts. */
+        lasso: (onMap, onSlide, facts, before) => {
+            const trigger = window.dash_clientside.callback_context.triggered[0];
+            const on = trigger && trigger.prop_id.startsWith("slide-graph") ? "slide" : "map";
+            const selected = on === "slide" ? onSlide : onMap;
             if (selected && !selected.lassoPoints && !selected.range) {
                 return same(); // Plotly tells what lies in a line that came with the figure, without the line
             }
-            let corners = null;
-            if (selected && selected.lassoPoints) {
-                const { x, y } = selected.lassoPoints;
-                const every = Math.max(1, Math.ceil(x.length / 60));
-                corners = x.map((value, i) => [short(value), short(y[i])]).filter((_, i) => i % every === 0);
-            } else if (selected && selected.range) {
-                const { x, y } = selected.range;
-                corners = [[0, 0], [1, 0], [1, 1], [0, 1]].map(([i, j]) => [short(x[i]), short(y[j])]);
+            if (!selected) {
+                return before && before.on === on ? null : same(); // the line that is no more is not the one that counts
             }
-            return JSON.stringify(corners) === JSON.stringify(before) ? same() : corners;
+            const unit = facts.mpp || 1;
+            const write = on === "slide" ? (value) => Math.round(value / unit) : short;
+            const drawn = { on, corners: around(selected).map((corner) => corner.map(write)) };
+            return JSON.stringify(drawn) === JSON.stringify(before) ? same() : drawn;
         },
 
         clear: (clicks) => {
@@ -85,7 +97,7 @@
             if (clicks && graph) {
                 window.Plotly.update(graph, { selectedpoints: null }, { selections: [] });
             }
-            return clicks ? [null, null] : [same(), same()];
+            return clicks ? [null, null, null] : [same(), same(), same()];
         },
 
         remember_slide: (view, layer, scale, opacity, least, outline, method, piece, image, tile, lasso) => {
@@ -97,7 +109,7 @@
                 outline: outline && outline.length ? null : "off",
                 image: image && image.length ? null : "off",
                 piece: piece === "all" ? null : piece,
-                lasso: lasso && lasso.length ? lasso.map((corner) => corner.join(",")).join(";") : null,
+                lasso: lasso ? (lasso.on === "slide" ? "slide:" : "") + lasso.corners.map((corner) => corner.join(",")).join(";") : null,
             });
             return same();
         },

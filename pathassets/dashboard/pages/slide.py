@@ -102,7 +102,7 @@ def _viewer(context: Context, slide: dict[str, Any], view: str, query: Query) ->
         [
             dcc.Store(id="slide-facts", data=known),
             dcc.Store(id="slide-tile", data=parts.integer(query.get("tile"))),
-            dcc.Store(id="slide-lasso", data=_corners(query.get("lasso", ""))),
+            dcc.Store(id="slide-lasso", data=_lasso(query.get("lasso", ""))),
             dcc.Store(id="slide-remembered"),
             html.Canvas(id="slide-canvas", **unspoken),
             dcc.Graph(id="slide-graph", config=parts.SLIDE_CONFIG, responsive=True),
@@ -201,7 +201,7 @@ def _map(context: Context, slide_id: str, view: str, query: Query) -> html.Secti
                 ],
                 className="tools",
             ),
-            html.P("Draw around points: they are shown on the slide and counted.", className="quiet"),
+            html.P("Draw around points, or around tiles on the slide: they are shown on both and counted.", className="quiet"),
             dcc.Graph(id="slide-map", config=parts.LASSO_CONFIG, className="points"),
             html.Div(id="slide-selection"),
         ],
@@ -250,11 +250,12 @@ def _within(text: str | None, low: int, high: int, otherwise: int) -> int:
     return otherwise if number is None else min(max(number, low), high)
 
 
-def _corners(text: str) -> list[list[float]] | None:
-    """`1.5,2;3,4;...` as corners; None for nonsense."""
+def _lasso(text: str) -> dict[str, Any] | None:
+    """`1.5,2;3,4;...` as corners of a line on the map, `slide:...` of one on the slide; None for nonsense."""
+    on, text = ("slide", text.removeprefix("slide:")) if text.startswith("slide:") else ("map", text)
     try:
         corners = [[float(part) for part in pair.split(",")] for pair in text.split(";")[:200]]
     except ValueError:
         return None
     plain = all(len(pair) == 2 and all(map(math.isfinite, pair)) for pair in corners)
-    return corners if plain and len(corners) > 2 else None
+    return {"on": on, "corners": corners} if plain and len(corners) > 2 else None

@@ -25,6 +25,7 @@ from pathassets.dashboard.parts import Context
 from pathassets.figures import slide_view
 from pathassets.figures.interactive import Layer
 from pathassets.figures.overlays import domain_title, robust_limits
+from pathassets.store.arrays import tile_centres
 
 NEIGHBOURS = 6
 NO_LAYER = "none"
@@ -52,18 +53,9 @@ def register(app: Dash, context: Context) -> None:
         Output("slide-graph", "figure"), Output("slide-about", "children"), view, layer, scale, least,
         Input("slide-outline", "value"), lasso, tile, piece, State("slide-opacity", "value"), State("slide-method", "value"), _SLIDE,
     )(events.picture)  # fmt: skip
-    app.callback(
-        Output("slide-map", "figure"),
-        view,
-        layer,
-        scale,
-        least,
-        method,
-        tile,
-        piece,
-        State("slide-lasso", "data"),
-        _SLIDE,
-    )(events.map)
+    app.callback(Output("slide-map", "figure"), view, layer, scale, least, method, tile, piece, lasso, _SLIDE)(
+        events.map
+    )
     app.callback(
         Output("slide-tile", "data"), Input("slide-graph", "clickData"), Input("slide-map", "clickData"),
         State("slide-view", "value"), State("slide-method", "value"), _SLIDE, prevent_initial_call=True,
@@ -82,11 +74,12 @@ def _browser(app: Dash) -> None:
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("pathassets", "lasso"), Output("slide-lasso", "data"), Input("slide-map", "selectedData"),
-        State("slide-lasso", "data"), prevent_initial_call=True,
+        Input("slide-graph", "selectedData"), _SLIDE, State("slide-lasso", "data"), prevent_initial_call=True,
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("pathassets", "clear"), Output("slide-lasso", "data", allow_duplicate=True),
-        Output("slide-map", "selectedData"), Input("slide-clear", "n_clicks"), prevent_initial_call=True,
+        Output("slide-map", "selectedData"), Output("slide-graph", "selectedData"), Input("slide-clear", "n_clicks"),
+        prevent_initial_call=True,
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("pathassets", "remember_slide"), Output("slide-remembered", "storage_type"),
@@ -130,6 +123,7 @@ class Events:
             opacity=(opacity or 0) / 100,
             pieces=self._shown(slide_id, piece) if outline else (),
             selected=self._selected(slide, view, method, lasso, piece),
+            around=_drawn(lasso, "slide"),
             marked=_row_of(tiles, tile),
         )
         return figure, about
@@ -146,13 +140,16 @@ class Events:
         lasso: Any,
         slide: dict[str, Any],
     ) -> Any:
-        """The slide's tiles in feature space, with the line that was drawn around some."""
-        places = self._places(slide, view, method)
-        if places is None:
+        """The slide's tiles in feature space, with the line that was drawn around some, here or on the slide."""
+        places, on_slide = self._places(slide, view, method), _drawn(lasso, "slide")
+        drawn_here = ctx.triggered_id == "slide-lasso" and _drawn(lasso, "map")
+        if places is None or drawn_here:  # the browser shows already what it has drawn
             return no_update
         layer, _ = self._layer(slide, view, key, scale, least, piece)
         marked = _row_of(self._tiles(slide, view), tile)
-        figure = slide_view.tile_map(places.xy, layer, marked, places.method.upper(), _drawn(lasso))
+        selected = self._selected(slide, view, method, lasso, piece) if on_slide else None
+        line = _drawn(lasso, "map")
+        figure = slide_view.tile_map(places.xy, layer, marked, places.method.upper(), line, selected)
         return figure.update_layout(uirevision=f"{view} {places.method}")
 
     def click(self, on_slide: Any, on_map: Any, view: str | None, method: str, slide: dict[str, Any]) -> Any:
@@ -265,12 +262,15 @@ class Events:
     def _selected(
         self, slide: dict[str, Any], view: str | None, method: str, lasso: Any, piece: str
     ) -> NDArray[np.bool_] | None:
-        """Tiles inside what was drawn on the map; None where nothing was drawn."""
-        places = self._places(slide, view, method) if isinstance(lasso, list) and lasso else None
-        if places is None:
-            return None
-        found, of_piece = inside(places.xy, _drawn(lasso)), self._of_piece(slide, view, piece)
-        return found if of_piece is None else found & of_piece
+        """Tiles inside what was drawn on the map or on the slide; None where nothing was drawn."""
+        tiles = self._tiles(slide, view)
+        if on_slide := _drawn(lasso, "slide"):
+            found = inside(tile_centres(tiles), on_slide) if len(tiles) else None
+        else:
+            on_map, places = _drawn(lasso, "map"), self._places(slide, view, method)
+            found = inside(places.xy, on_map) if on_map and places is not None else None
+        of_piece = self._of_piece(slide, view, piece)
+        return found if found is None or of_piece is None else found & of_piece
 
     def _values(self, slide_id: str, view: str, tile: dict[str, Any]) -> list[tuple[str, str]]:
         """Domain and terms by the recipe, then the numeric columns of `tiles`."""
@@ -306,11 +306,11 @@ class Events:
         return [from_geojson(text) for text in self._catalog.outlines(slide_id)]
 
 
-def _drawn(lasso: Any) -> list[tuple[float, float]]:
-    """The corners of what was drawn on the map; nothing for nothing, and for what is no line."""
+def _drawn(lasso: Any, on: str) -> list[tuple[float, float]]:
+    """The corners of what was drawn on the `map` or on the `slide`; nothing for nothing, and for what is no line."""
     try:
-        corners = [(float(x), float(y)) for x, y in lasso[:500]] if isinstance(lasso, list) else []
-    except (TypeError, ValueError):
+        corners = [(float(x), float(y)) for x, y in lasso["corners"][:500]] if lasso and lasso["on"] == on else []
+    except (TypeError, ValueError, KeyError):
         return []
     return corners if all(map(math.isfinite, chain.from_iterable(corners))) else []
 
@@ -325,8 +325,6 @@ def _row_of(tiles: pl.DataFrame, tile_id: int | None) -> int | None:
 
 def _tile_at(tiles: pl.DataFrame, x: float, y: float) -> int:
     """The tile whose middle is nearest to a place in level-0 px."""
-    from pathassets.store.arrays import tile_centres
-
     return int(tiles["tile_id"][int((((tile_centres(tiles) - [x, y]) ** 2).sum(axis=1)).argmin())])
 
 
