@@ -16,7 +16,7 @@ from pathassets.errors import ConfigError
 from pathassets.recipes import Tiling, slug
 
 # Where an encoder's weights come from: what is said of it anew takes the place of what was said before.
-WEIGHTS = ("weights", "random_weights")
+WEIGHTS = ("weights", "random_weights", "weights_sha256")
 
 
 def add_recipes(

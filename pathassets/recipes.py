@@ -326,6 +326,7 @@ class Recipe(Options):
         name: `[a-z0-9_]+`; the second part of asset keys; the encoder's slug when empty.
         weights: A local file; None = the card's own source.
         tokenizer: A local file (or its folder) for the encoder's text tower; None = beside `weights`, or in the hub's cache.
+        weights_sha256: Beginning of the hash that the weights must have (8 digits or more); empty = any.
         random_weights: Take untrained weights (for trials; every output says so).
         encoder_kwargs: Passed to timm's `create_model` (`pad_type = "same"`) and, for `mean`, `std`, `interpolation`,
             to the preprocessing.
@@ -336,6 +337,7 @@ class Recipe(Options):
     encoder: str = "demo-vlm"
     weights: str | None = None
     tokenizer: str | None = None
+    weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{8,64})?$")
     random_weights: bool = False
     encoder_kwargs: dict[str, Any] = Field(default_factory=dict)
     embeddings: EmbeddingOptions = EmbeddingOptions()
@@ -365,6 +367,10 @@ class Recipe(Options):
         if self.weights and self.random_weights:
             raise ValueError(
                 f"recipe {self.name!r} names `weights` and asks for `random_weights`: leave out one of them"
+            )
+        if self.weights_sha256 and self.random_weights:
+            raise ValueError(
+                f"recipe {self.name!r} pins `weights_sha256` and asks for `random_weights`: leave out one of them"
             )
         return self
 

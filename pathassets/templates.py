@@ -48,6 +48,7 @@ tiling = "px224_mpp050"    # `pathassets run --encoder uni2-h` adds a recipe, an
 # name = "mine"
 # encoder = "timm/vit_large_patch16_224"
 # weights = "/data/weights/mine.safetensors"
+# weights_sha256 = "3f1c22a0"                  # the beginning of their hash: any other file is refused
 # tokenizer = "/data/weights/tokenizer.json"   # of encoders that read words, where it does not lie beside `weights`
 # tiling = "px224_mpp050"
 

@@ -134,10 +134,13 @@ def test_a_plug_in_is_found_through_its_entry_point(plug_in, monkeypatch):
     assert {"demo-vlm", "uni", "four-numbers"} <= {card.name for card in list_cards()}
 
 
-def test_a_broken_plug_in_is_named(plug_in):
+def test_a_broken_plug_in_costs_those_who_name_it(plug_in):
     plug_in("broken", "no_such_package:family")
+    assert {"demo-vlm", "uni"} <= {card.name for card in list_cards()}
+    assert get_card("uni").dim == 1024
+    assert list(registry.broken_plugins()) == ["broken"]
     with pytest.raises(EncoderError, match=r"'broken' \(no_such_package:family\)"):
-        list_cards()
+        get_card("broken")
 
 
 def test_two_encoders_of_one_name_are_refused(plug_in, monkeypatch):

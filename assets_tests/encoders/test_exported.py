@@ -123,6 +123,19 @@ def test_an_archive_that_torch_would_unpickle_or_run_is_refused(program, tmp_pat
     assert "must never run" not in capsys.readouterr().out
 
 
+def test_a_program_for_one_number_of_images_is_refused_with_what_to_do(network, tmp_path):
+    torch.export.save(torch.export.export(network, (torch.zeros(1, 3, 64, 64),)), tmp_path / "one.pt2")
+    with pytest.raises(EncoderError, match="batches of 1 alone") as caught:
+        load_encoder("exported", dim=WIDTH, input_px=64, weights=tmp_path / "one.pt2", device="cpu")
+    assert "dynamic_shapes" in caught.value.remedy
+
+
+def test_a_program_that_is_not_there_is_not_offered_untrained():
+    with pytest.raises(EncoderError) as caught:
+        load_encoder("exported", dim=WIDTH, input_px=64, device="cpu")
+    assert "random" not in caught.value.remedy
+
+
 # -- Self-supervised training ------------------------------------------------------------------------------------------
 
 
@@ -148,7 +161,14 @@ def checkpoint(kind: str, network: torch.nn.Module) -> dict:
 
 @pytest.mark.parametrize(
     ("kind", "model"),
-    [("dino", "test_vit"), ("dinov2", "test_vit"), ("simclr", "test_resnet"), ("moco", "test_resnet")],
+    [
+        ("dino", "test_vit"),
+        ("dinov2", "test_vit"),
+        ("simclr", "test_resnet"),
+        ("moco", "test_resnet"),
+        ("dino", "test_efficientnet"),
+        ("simclr", "test_efficientnet"),
+    ],
 )
 def test_the_encoder_is_taken_out_of_a_training_checkpoint(kind, model, tmp_path):
     torch.manual_seed(3)

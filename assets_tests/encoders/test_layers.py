@@ -129,6 +129,17 @@ def test_names_of_keras_are_refused_with_torchs(name, keras, torch_name):
         get_card(name, {"layers": [torch_name]})
 
 
+def test_all_foreign_layers_are_translated_at_once():
+    with pytest.raises(EncoderError) as caught:
+        get_card("timm/resnet50", {"layers": ["conv5_block3_out", "conv2_block3_out"]})
+    assert "layers = ['layer4.2', 'layer1.2']" in caught.value.remedy
+
+
+def test_a_name_of_keras_is_not_translated_into_a_layer_that_there_is_not():
+    with pytest.raises(EncoderError, match="has no layer 'conv1_relu'"):
+        get_card("timm/test_vit", {"layers": ["conv1_relu"]})
+
+
 def test_other_names_are_answered_with_the_nearest():
     with pytest.raises(EncoderError, match="has no layer 'layer5'") as caught:
         get_card("timm/resnet18", {"layers": ["layer5"]})

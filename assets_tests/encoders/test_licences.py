@@ -12,7 +12,7 @@ from huggingface_hub.errors import GatedRepoError
 from pathassets.cli import doctor, running
 from pathassets.config import Study
 from pathassets.encoders import check_access, check_licence, get_card, licences, load_encoder
-from pathassets.errors import EncoderError, Reason
+from pathassets.errors import ConfigError, EncoderError, Reason
 from pathassets.steps.session import Session
 
 
@@ -146,6 +146,34 @@ def test_the_doctor_says_what_is_not_allowed_and_the_terms_of_what_is(home):
     assert (
         "commercial use allowed" in next(line for check, line in found.items() if check.endswith("/demo_vlm")).finding
     )
+
+
+def test_a_recipe_can_pin_its_weights(tmp_path):
+    right = Session(Study(tmp_path)).weights_sha256(Study(tmp_path).recipes[0])
+    for pin, fits in ((right, True), (right[:12], True), ("0" * 64, False)):
+        (tmp_path / "pathassets.toml").write_text(f'[[recipes]]\nencoder = "demo-vlm"\nweights_sha256 = "{pin}"\n')
+        session = Session(Study(tmp_path))
+        for use in (session.weights_sha256, session.encoder):
+            if fits:
+                use(session.study.recipes[0])
+                continue
+            with pytest.raises(EncoderError, match=f"{right[:16]}.*wants {pin[:16]}") as caught:
+                use(session.study.recipes[0])
+            assert caught.value.reason is Reason.WEIGHTS_MISMATCH
+    assert (
+        next(line for line in doctor.diagnose(Study(tmp_path)) if line.check.endswith("/demo_vlm")).status == "failed"
+    )
+    for pin in ("xyz", "abc"):
+        (tmp_path / "pathassets.toml").write_text(f'[[recipes]]\nencoder = "demo-vlm"\nweights_sha256 = "{pin}"\n')
+        with pytest.raises(ConfigError, match="weights_sha256"):
+            Study(tmp_path)
+
+
+def test_a_refused_run_leaves_no_settings_behind(tmp_path):
+    request = running.Request(home=tmp_path / "study", encoders=("uni",), weights=tmp_path / "nope.pth")
+    with pytest.raises(EncoderError):
+        running.prepare(request)
+    assert not (tmp_path / "study" / "pathassets.toml").exists()
 
 
 def test_a_run_refuses_before_anything_is_written(home):

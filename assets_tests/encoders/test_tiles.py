@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pathassets.cli import doctor
-from pathassets.cli.running import say_unlike
+from pathassets.cli.notes import say_notes
 from pathassets.config import CONFIG_FILE, Study, init_home
 from pathassets.editing import add_recipes
 from pathassets.encoders import recommended_tiles, unlike_authors
@@ -70,7 +70,7 @@ def test_others_than_the_authors_are_told(tmp_path, capsys):
         '[tilings.mine]\ntile_px = 224\nmpp = 0.5\n[[recipes]]\nencoder = "conch"\nrandom_weights = true\n'
     )
     study = Study(tmp_path)
-    say_unlike(study.recipes)
+    say_notes(study.recipes)
     assert "conch was made for tiles of 512 px at 0.5" in capsys.readouterr().out
     [line] = [line for line in doctor.diagnose(study) if line.check == "tiles of mine/conch"]
     assert line.status == "warning"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pathassets.cli import machine
 from pathassets.cli.console import print_json, print_rows
+from pathassets.cli.notes import MEANS_NOTHING
 from pathassets.config import CONFIG_FILE, Study
 from pathassets.environment import alert_webhook
 from pathassets.errors import ConfigError, PathassetsError, TextTowerError
@@ -222,12 +223,15 @@ def _weights(study: Study, recipe: Recipe) -> str:
 
     if not recipe.random_weights:
         check_licence(get_card(recipe.encoder, recipe.encoder_kwargs), study.licences)
-    return check_access(
+    found = check_access(
         recipe.encoder,
         weights=recipe.weights,
         random_weights=recipe.random_weights,
         encoder_kwargs=recipe.encoder_kwargs,
     )
+    if recipe.weights_sha256:
+        Session(study).weights_sha256(recipe)  # refuses others than those that are pinned
+    return f"{MEANS_NOTHING} ({found})" if recipe.random_weights else found
 
 
 def _tokens(recipe: Recipe) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathassets.cli.console import log_to, print_json, print_rows, say
-from pathassets.cli.running import Request, check_asked_for, check_paths, say_unlike, study_of
+from pathassets.cli.notes import say_notes, untrained
+from pathassets.cli.running import Request, check_asked_for, check_paths, study_of
 from pathassets.config import Study, check_home
 from pathassets.core.geometry import tile_size
 from pathassets.editing import tiling_for
@@ -48,10 +49,20 @@ def dry_run_study(request: Request) -> int:
         print_json({"slides": rows, "recipes": total, "devices": devices})
     else:
         print_rows(
-            rows, ("file", "width_px", "height_px", "mpp", *(f"tiles {r.tiling.name}" for r in recipes), "problem")
+            rows,
+            (
+                "file",
+                "width_px",
+                "height_px",
+                "mpp",
+                *dict.fromkeys(f"tiles {r.tiling.name}" for r in recipes),
+                "problem",
+            ),
         )
         print_rows(total, ("recipe", "tiles", "GB", "minutes", "tiles_per_second"))
-        say_unlike(recipes)
+        say_notes(recipes)
+        for warning in untrained(recipes):
+            say(f"warning: {warning}")
         say(f"devices: {devices}; minutes are those of the tiles' way through the encoder")
         say("nothing was written")
     return 1 if any(row["problem"] for row in rows) else 0

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pathassets.cli.console import print_json, say
+from pathassets.cli.notes import MEANS_NOTHING
 from pathassets.config import Study
 from pathassets.errors import ConfigError
 from pathassets.exports.adopted import adopted_recipes
@@ -135,18 +136,29 @@ def embed_patches_to(
         EncoderError: The encoder cannot be had.
     """
     from pathassets.encoders import load_encoder
+    from pathassets.encoders.licences import asks_something
     from pathassets.exports.patches import check_target, embed_patches, write_patches
 
     file = out.expanduser().resolve()
     check_target(file, force=force)
     loaded = load_encoder(encoder, weights=weights, random_weights=random_weights, device=device)
+    note = f"{encoder} has {MEANS_NOTHING}" if loaded.is_random else asks_something(loaded.card)
+    if note and not as_json:
+        say(f"note: {note}")
     patches = embed_patches(folder.expanduser(), loaded)
     for path, why in patches.failed.items():
         if not as_json:
             say(f"left out: {path}: {why}")
     write_patches(patches, file, force=force)
     if as_json:
-        print_json({"file": file, "embedded": len(patches.table), "left_out": patches.failed})
+        print_json(
+            {
+                "file": file,
+                "random_weights": loaded.is_random,
+                "embedded": len(patches.table),
+                "left_out": patches.failed,
+            }
+        )
     else:
         missing = f", {len(patches.failed)} left out" if patches.failed else ""
         say(f"{len(patches.table)} pictures, {loaded.dim} numbers each: {file}{missing}")

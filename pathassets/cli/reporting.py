@@ -42,7 +42,8 @@ def print_status(study: Study, *, as_json: bool) -> int:
         row: dict[str, Any] = {"slide_id": slide_id}
         for node in chain(study):
             outcome = found.get((slide_id, *node.names))
-            row["/".join(node.key)] = _short(outcome)
+            untrained = node.recipe is not None and node.recipe.random_weights
+            row["/".join(node.key)] = _short(outcome) + (" (random weights)" if outcome and untrained else "")
         rows.append({**row, "path": path})
     if as_json:
         print_json(rows)
@@ -96,6 +97,7 @@ def print_query(study: Study, query: str, output: str) -> None:
 def print_encoders(name: str | None, *, as_json: bool) -> None:
     """Cards, and whether their weights are on this machine."""
     from pathassets.encoders import list_cards
+    from pathassets.encoders.registry import broken_plugins
     from pathassets.encoders.slide import list_slide_cards
 
     if name:
@@ -112,6 +114,8 @@ def print_encoders(name: str | None, *, as_json: bool) -> None:
         print_rows([row for row in rows if row["kind"] == "tile"], _TILE_COLUMNS, title="Tile encoders")
         slides = [row | {"takes": ", ".join(row["takes"])} for row in rows if row["kind"] == "slide"]
         print_rows(slides, _SLIDE_COLUMNS, title="Slide encoders")
+        for error in broken_plugins().values():
+            say(f"warning: {error.message}. {error.remedy}")
         say(
             "`pathassets encoders NAME` shows a whole card; also by name: timm/resnet50, resnet50_imagenet, exported (docs/encoders.md)"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathassets.cli.console import log_to, no_slides, print_json, print_rows, say, watching
+from pathassets.cli.notes import say_notes, untrained
 from pathassets.config import CONFIG_FILE, Study, check_home, init_home
 from pathassets.editing import add_recipes, tiling_for
 from pathassets.errors import ConfigError, Reason, StudyError
@@ -24,7 +25,6 @@ from pathassets.steps.session import Session
 
 if TYPE_CHECKING:
     from pathassets.defs.launch import Launched, Launcher
-    from pathassets.recipes import Recipe
     from pathassets.steps.outcomes import Outcome
 
 _CREDENTIALS = "Correct the URI; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
@@ -79,12 +79,13 @@ def prepare(request: Request) -> tuple[Study, tuple[Node, ...]]:
     """Everything that can be refused before any work: home, settings, store, device, weights."""
     check_home(request.home)
     check_paths(request)
-    fresh = init_home(request.home)
     from pathassets.encoders import canonical
 
     recipes = None
     if request.changes_recipes:
-        check_asked_for(request)
+        check_asked_for(request)  # what is refused leaves no settings behind, which the next run would follow
+    fresh = init_home(request.home)
+    if request.changes_recipes:
         recipes = add_recipes(
             request.home,
             [canonical(name) for name in request.encoders],
@@ -198,13 +199,14 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
     Raises:
         EncoderError: With the reason and the remedy.
     """
-    from pathassets.encoders import check_device
+    from pathassets.encoders import check_device, get_card
     from pathassets.steps.predictions import check_classes
     from pathassets.steps.slide_vector import check_trained
 
     session = Session(study)
     check_device(study.device)
     for recipe in {node.recipe.key: node.recipe for node in nodes if node.recipe is not None}.values():
+        get_card(recipe.encoder, recipe.encoder_kwargs)  # arguments that the network does not have
         tiles = session.weights_sha256(recipe, download=True)
         session.slide_weights(recipe, download=True)
         check_trained(recipe, tiles)
@@ -239,22 +241,12 @@ def _launch(
         chosen = [node for node in nodes if node.key in wanted]
         if late and not request.as_json:
             say(f"{len(late)} slides, {len(chosen)} assets each")
-            say_unlike([node.recipe for node in chosen if node.recipe is not None])
+            say_notes(node.recipe for node in chosen if node.recipe is not None)
         launched = launcher.slides(late, chosen, force=request.force) if late and chosen else None
         problems = list(launched.problems) if launched else []
         problems += _cohort(launcher, wanted, {node.key for node in chain(study)})
         problems += launcher.publish().problems
     return launched, problems
-
-
-def say_unlike(recipes: Sequence[Recipe]) -> None:
-    """Says which encoders see other tiles than their authors cut: nothing else would show it."""
-    from pathassets.encoders import unlike_authors
-
-    for recipe in {recipe.key: recipe for recipe in recipes}.values():
-        unlike = unlike_authors(recipe.encoder, recipe.tiling)
-        if unlike:
-            say(f"note: {unlike}")
 
 
 def _cohort(launcher: Launcher, wanted: set[tuple[str, ...]], slide_keys: set[tuple[str, ...]]) -> list[str]:
@@ -305,16 +297,17 @@ def _tell(
     unmade = _unmade(launched, {outcome.slide_id for outcome in failed})
     problems = [*problems, *(f"{slide_id}: {why}" for slide_id, why in unmade.items())]
     code = 1 if failed or problems else 0
+    warnings = [*unmatched_rows(session), *untrained(node.recipe for node in nodes if node.recipe is not None)]
     if request.as_json:
         print_json(
             {
                 "home": session.study.home, "slides": len(slide_ids), "worked_on": len(late), "exit_code": code,
                 "failed": [_shown(outcome) for outcome in failed], "problems": list(problems),
-                "warnings": unmatched_rows(session),
+                "warnings": warnings,
             }
         )  # fmt: skip
         return code
-    for warning in unmatched_rows(session):
+    for warning in warnings:
         say(f"warning: {warning}")
     if not slide_ids:
         for problem in problems:

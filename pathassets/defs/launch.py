@@ -6,6 +6,7 @@ Belongs here: instance, runs and partitions for the command line. Does not belon
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 NO_CAPTURE = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 # Whoever started a run at a terminal sees it fail; the daemon must not start it again behind their back.
 NO_RETRY = {"dagster/max_retries": "0"}
+CLASS_PATH = re.compile(r"^pathassets(\.\w+)+: ")  # what Python puts before an error of ours
 SET_UP = "set_up"  # beside dagster.yaml, once the databases are there
 SET_UP_SECONDS = 300.0
 
@@ -150,7 +152,8 @@ class Launcher:
                 log.error("step %s failed: %s", event.step_key, error.to_string())
                 cause = error.cause or error
                 if "slides failed" not in error.message:
-                    launched.problems.append(f"{event.step_key}: {cause.message.strip().splitlines()[-1]}")
+                    told = CLASS_PATH.sub("", cause.message.strip().splitlines()[-1])
+                    launched.problems.append(f"{event.step_key}: {told}")
 
 
 def _is_interrupt(event: dg.DagsterEvent) -> bool:

@@ -86,6 +86,11 @@ class Card:
         """How a recipe names a local file of weights."""
         return '`weights = "FILE"` in the recipe'
 
+    @property
+    def can_be_untrained(self) -> bool:
+        """Whether there is a network without the weights' file."""
+        return True
+
     def to_row(self) -> dict[str, Any]:
         """The card as plain values (tuples become lists): a row of its table."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -152,6 +157,11 @@ class EncoderCard(Card):
             raise ValueError(f"card {self.name!r}: std must be positive")
         if self.has_text and self.logit_scale is None and not self.tokenizer:
             raise ValueError(f"card {self.name!r}: an encoder with text needs its logit_scale, or weights that hold it")
+
+    @property
+    def can_be_untrained(self) -> bool:
+        """See `Card.can_be_untrained`: a program in a file is nothing without the file."""
+        return self.family != "exported"
 
     @property
     def resize_px(self) -> int:

@@ -79,15 +79,31 @@ def open_program(path: Path) -> torch.nn.Module:
     try:
         archive = torch._C.PyTorchFileReader(str(path))  # the reader that torch itself opens these files with
         script = "constants.pkl" in archive.get_all_records()
-        if not script:
-            _check_exported(archive)
-        return Program(torch.jit.load(str(path), map_location="cpu") if script else torch.export.load(path).module())
+        if script:
+            return Program(torch.jit.load(str(path), map_location="cpu"))
+        _check_exported(archive)
+        exported = torch.export.load(path)
+        _check_batch(exported, path)
+        return Program(exported.module())
     except EncoderError:
         raise
     except Exception as error:  # torch raises whatever its readers meet
         raise _refused(
             f"{path} is neither TorchScript nor torch.export ({type(error).__name__}: {_line(error)})"
         ) from error
+
+
+def _check_batch(exported: torch.export.ExportedProgram, path: Path) -> None:
+    """Refuses a program that was exported for one number of images: torch fixes it unless it is told not to."""
+    inputs = set(exported.graph_signature.user_inputs)
+    for node in exported.graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", None) if node.name in inputs else None
+        if shape and isinstance(shape[0], int):
+            raise EncoderError(
+                f"{path} was exported for batches of {shape[0]} alone",
+                reason=Reason.WEIGHTS_MISMATCH,
+                remedy="Export it with `dynamic_shapes=({0: torch.export.Dim('batch')},)` and an example of two images or more.",
+            )
 
 
 def _check_exported(archive: Any) -> None:

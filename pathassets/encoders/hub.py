@@ -132,7 +132,8 @@ def own_file(card: Card) -> str:
         start = f"{gate}Fetch them once with `hf download {card.hub_id}`, or name"
     else:
         start = f"Get them from {card.link} and name" if card.link else "Name"
-    return f"{start} a local file with {card.own_weights}; for a trial take `--random-weights`."
+    trial = "; for a trial take `--random-weights`" if card.can_be_untrained else ""
+    return f"{start} a local file with {card.own_weights}{trial}."
 
 
 def missing(message: str, remedy: str) -> EncoderError:

@@ -123,21 +123,21 @@ def with_layers(spec: EncoderSpec, layers: str | Sequence[str] | None, pool: str
         sketch = spec.build().eval()
     wanted = [layers] if isinstance(layers, str) else list(layers or [LAST])
     size = spec.card.input_px
-    names = [_module_name(sketch, layer, size, spec.card.name) for layer in wanted]
+    names = [_module_name(sketch, layer, wanted, size, spec.card.name) for layer in wanted]
     width = _width(LayerFeatures(sketch, names, pool), size)
     card = replace(spec.card, dim=width, pooling=f"{pool} of {', '.join(names)}", **WORDLESS)
     wrap: Callable[[nn.Module], nn.Module] = lambda network: LayerFeatures(network, names, pool).eval()  # noqa: E731
     return replace(spec, card=card, wrap=wrap, layered=True, text=None)
 
 
-def _module_name(network: nn.Module, layer: str, size: int, encoder: str) -> str:
+def _module_name(network: nn.Module, layer: str, wanted: Sequence[str], size: int, encoder: str) -> str:
     if layer == LAST:
         return last_map(network, size)
     names = [name for name, _ in network.named_modules() if name]
     for candidate in (layer, f"trunk.{layer}"):
         if candidate in names:
             return candidate
-    raise _unknown(layer, [name.removeprefix("trunk.") for name in names], encoder)
+    raise _unknown(layer, wanted, [name.removeprefix("trunk.") for name in names], encoder)
 
 
 def last_map(network: nn.Module, size: int) -> str:
@@ -166,10 +166,11 @@ def _width(network: LayerFeatures, size: int) -> int:
             ) from error
 
 
-def _unknown(layer: str, names: list[str], encoder: str) -> EncoderError:
+def _unknown(layer: str, wanted: Sequence[str], names: list[str], encoder: str) -> EncoderError:
     meant = in_torch(layer, names)
     if meant is not None:
-        return _invalid(f"{layer!r} is a name of Keras; in {encoder} it is {meant!r}", f"Write layers = [{meant!r}].")
+        all_meant = [in_torch(one, names) or one for one in wanted]
+        return _invalid(f"{layer!r} is a name of Keras; in {encoder} it is {meant!r}", f"Write layers = {all_meant}.")
     near = difflib.get_close_matches(layer, names, n=4, cutoff=0.3)
     return _invalid(
         f"{encoder} has no layer {layer!r}",
@@ -178,7 +179,7 @@ def _unknown(layer: str, names: list[str], encoder: str) -> EncoderError:
 
 
 def in_torch(layer: str, names: Sequence[str]) -> str | None:
-    """The torch name of a layer that Keras calls `layer`; None when it is no such name."""
+    """The torch name of a layer that Keras calls `layer`; None when it is no such name, or the network has no such place."""
     for pattern, candidates in KERAS:
         found = re.fullmatch(pattern, layer)
         if found is None:
@@ -186,7 +187,7 @@ def in_torch(layer: str, names: Sequence[str]) -> str | None:
         # Keras counts stages from 2 (its first is the stem) and blocks from 1.
         parts = {key: int(value) - (key != "part") for key, value in found.groupdict().items()}
         options = [candidate.format(**parts) for candidate in candidates]
-        return next((option for option in options if option in names or option == LAST), options[0])
+        return next((option for option in options if option in names or option == LAST), None)
     return None
 
 

@@ -40,9 +40,16 @@ def check_licence(card: Card, allowed: Sequence[str]) -> None:
     )
 
 
+def asks_something(card: Card) -> str:
+    """What using the weights asks of their user, in words; empty for licences that allow everything."""
+    if card.commercial_use is True and not card.gated:
+        return ""
+    return f"{card.name}: weights under {card.terms}; cite {card.citation or card.link}"
+
+
 def tell_terms(card: Card) -> None:
-    """Says once in a process what using the weights asks of their user; licences that allow everything are not told."""
-    if card.name in _told or (card.commercial_use is True and not card.gated):
-        return
-    _told.add(card.name)
-    log.warning("%s: weights under %s; cite %s", card.name, card.terms, card.citation or card.link)
+    """Logs once in a process what using the weights asks of their user."""
+    terms = asks_something(card)
+    if terms and card.name not in _told:
+        _told.add(card.name)
+        log.warning("%s", terms)

@@ -76,6 +76,12 @@ def load_encoder(
     from pathassets.encoders.encoder import Encoder
     from pathassets.encoders.outputs import Asked
 
+    if "encoder_kwargs" in encoder_kwargs:
+        raise EncoderError(
+            "`encoder_kwargs` is a line of pathassets.toml",
+            reason=Reason.CONFIG_INVALID,
+            remedy=f"In Python its entries are arguments themselves: load_encoder({name!r}, resize=224).",
+        )
     if weights is not None and random_weights:
         raise EncoderError(
             f"{name}: weights from {weights}, and random ones, cannot both be meant",
@@ -161,6 +167,12 @@ def check_tokenizer(name: str, tokenizer: str | Path) -> None:
     from pathassets.encoders.text.tokenizer import Tokenizer, find_tokenizer
 
     spec = get_spec(name)
+    if spec.text is None and spec.card.has_text:
+        raise TextTowerError(
+            f"{spec.card.name} cuts words up by itself and takes no tokenizer",
+            reason=Reason.CONFIG_INVALID,
+            remedy="Leave out --tokenizer.",
+        )
     if spec.text is None:
         raise no_text_tower(spec.card)
     Tokenizer(find_tokenizer(spec.card, spec.text, named=tokenizer, beside=None), spec.text)

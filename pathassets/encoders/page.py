@@ -35,6 +35,9 @@ side by side, `h0-mini/cls` the class token alone.
 Also by name: any timm model (`timm/vit_small_patch16_224`, `timm/resnet50.tv_in1k`), torchvision's ImageNet networks
 (`resnet50_imagenet`, or `resnet50` as in TIAToolbox), a network of your own in a file (`exported`) or trained with DINOv2
 (`dinov2`), see [adding-things.md](adding-things.md).
+
+`licences = ["Apache-2.0", "MIT"]` or `["commercial"]` in `[study]` of `pathassets.toml` refuses all other weights. A recipe's
+`weights_sha256 = "..."` (the first 8 digits, or more) refuses every other file. What a licence asks is said before the work.
 """
 TABLE = (
     "name",

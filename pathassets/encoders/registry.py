@@ -239,6 +239,8 @@ def _edge(resize: Any) -> int:
 def unknown(name: str, candidates: list[str]) -> UnknownEncoderError:
     """The error for a name that no card has, with the nearest ones; known ones that cannot be built are said to be so."""
     bare = name.removeprefix(TIMM_PREFIX)
+    if bare in broken_plugins():
+        raise broken_plugins()[bare]
     why = zoo.not_here().get(bare.lower())
     if why is not None:
         return UnknownEncoderError(
@@ -292,12 +294,28 @@ def _families() -> dict[str, Family]:
     families = [cast(Family, importlib.import_module(module)) for module in BUILTIN]
     found: dict[str, Family] = {family.card().name: family for family in families}
     found |= zoo.encoders()
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        family = _load(point)
+    for point, family in _plugins().items():
+        if isinstance(family, EncoderError):
+            continue  # it costs those who name it, and nobody else
         name = family.card().name
         if name in found:
-            raise _invalid(f"two encoders are called {name!r}; the second comes from the entry point {point.value!r}")
+            raise _invalid(f"two encoders are called {name!r}; the second comes from the entry point {point!r}")
         found[name] = family
+    return found
+
+
+def broken_plugins() -> dict[str, EncoderError]:
+    """Why plug-ins cannot be used, by the names of their entry points."""
+    return {point: family for point, family in _plugins().items() if isinstance(family, EncoderError)}
+
+
+def _plugins() -> dict[str, Family | EncoderError]:
+    found: dict[str, Family | EncoderError] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            found[point.name] = _load(point)
+        except EncoderError as error:
+            found[point.name] = error
     return found
 
 

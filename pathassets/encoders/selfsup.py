@@ -37,9 +37,12 @@ def encoder_of(state: State, wanted: set[str]) -> State:
     """
     named = {re.sub(WRAPPED, "", key): value for key, value in state.items()}
     branch = next((branch for branch in BRANCHES if any(key.startswith(branch) for key in named)), "")
+    # an EfficientNet's blocks have two numbers of their own
+    chunked = None if any(re.match(CHUNKED, name) for name in wanted) else CHUNKED
     found: State = {}
     for key, value in named.items():
-        name = re.sub(CHUNKED, "blocks.", key.removeprefix(branch))
+        name = key.removeprefix(branch)
+        name = re.sub(chunked, "blocks.", name) if chunked else name
         name = name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
         spare = not key.startswith(branch) or (re.match(HEADS, name) and name not in wanted)
         found[UNUSED + key if spare else name] = value

@@ -52,7 +52,8 @@ def cohort_report(session: Session) -> str:
 def _recipe(session: Session, recipe: Recipe, embeddings: pl.DataFrame) -> Iterator[Section]:
     mixed = embeddings["weights_sha256"].drop_nulls().n_unique() > 1
     note = "Slides were made with different weights: their vectors do not compare." if mixed else ""
-    yield Section(recipe.key, note)
+    untrained = "The weights are untrained: nothing here means anything." if recipe.random_weights else ""
+    yield Section(recipe.key, " ".join(filter(None, (untrained, note))))
     maps = [*_slide_maps(session, recipe), *_mosaic(session, recipe)]
     if maps:
         yield Section("Slides and tiles on a map", "Only distances mean something.", pictures=maps, level=3)

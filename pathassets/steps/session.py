@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pathassets import __version__
 from pathassets.config import Study
-from pathassets.errors import Reason, SlideError, TextTowerError
+from pathassets.errors import EncoderError, Reason, SlideError, TextTowerError
 from pathassets.recipes import Recipe, digest, is_file, slide_vector_name
 from pathassets.steps.annotations import annotation_path
 from pathassets.steps.made_from import as_json, library_versions
@@ -139,7 +139,7 @@ class Session:
         from pathassets.encoders import load_encoder
 
         self._check_licence(recipe)
-        return load_encoder(
+        found = load_encoder(
             recipe.encoder,
             weights=recipe.weights,
             random_weights=recipe.random_weights,
@@ -150,6 +150,8 @@ class Session:
             dense=recipe.embeddings.dense,
             **recipe.encoder_kwargs,
         )
+        _check_pin(recipe, found.weights_sha256)
+        return found
 
     def _check_licence(self, recipe: Recipe) -> None:
         """Refuses weights that `licences` does not allow, before they are fetched or used."""
@@ -159,7 +161,11 @@ class Session:
             check_licence(get_card(recipe.encoder, recipe.encoder_kwargs), self.study.licences)
 
     def weights_sha256(self, recipe: Recipe, *, download: bool = False) -> str:
-        """What identifies the recipe's weights, without building the network; noted for `remembered_weights`."""
+        """What identifies the recipe's weights, without building the network; noted for `remembered_weights`.
+
+        Raises:
+            EncoderError: `weights_missing`; `weights_mismatch` when they are not those that the recipe pins.
+        """
         from pathassets.encoders import weights_digest
 
         self._check_licence(recipe)
@@ -170,6 +176,7 @@ class Session:
             encoder_kwargs=recipe.encoder_kwargs,
             download=download,
         )
+        _check_pin(recipe, found)
         self._note(_weights_key(recipe), found)
         return found
 
@@ -259,6 +266,16 @@ class Session:
 def weights_keys(study: Study) -> set[str]:
     """Where the store notes what the weights of the study's recipes are."""
     return {key(recipe) for recipe in study.recipes for key in (_weights_key, _slide_weights_key)}
+
+
+def _check_pin(recipe: Recipe, found: str) -> None:
+    """Refuses other weights than those that a recipe pins."""
+    if not found.startswith(recipe.weights_sha256):
+        raise EncoderError(
+            f"the weights of {recipe.key} have the SHA-256 {found[:16]}…, and the recipe wants {recipe.weights_sha256[:16]}…",
+            reason=Reason.WEIGHTS_MISMATCH,
+            remedy="Bring the file that was meant; or correct `weights_sha256` of the recipe, if this one is.",
+        )
 
 
 def _weights_key(recipe: Recipe) -> str:
