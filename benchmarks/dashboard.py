@@ -1,4 +1,4 @@
-"""How fast the dashboard's server answers: a slide's first view, another layer, tiles of its pixels.
+"""How fast the dashboard's server answers: a slide's first view, another layer, tiles of its pixels, three users, a search.
 
     python -m benchmarks.dashboard [FOLDER]
 
@@ -17,12 +17,15 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from pathassets.config import CONFIG_FILE, Study
+from pathassets.dashboard import search
 from pathassets.dashboard.app import make_app
 from pathassets.dashboard.catalog import Catalog
 from pathassets.dashboard.layers import Layers
@@ -52,7 +55,8 @@ encoder = "demo-vlm"
 name = "demo"
 tiling = "small"
 """
-TILES_ASKED, CLIENTS = 1200, 6
+TILES_ASKED, CLIENTS, USERS = 1200, 6, 3
+N_MILLION = 1_000_000
 
 
 def made(home: Path) -> tuple[Study, str]:
@@ -119,30 +123,53 @@ def first_view(study: Study, slide_id: str) -> None:
     """The page, its figures and its card, by a server that has just been started (libraries are loaded)."""
     catalog = Catalog(study)
     context = Context(catalog, Layers(catalog), SlidePool(catalog.session))
+    slide_events.ctx = SimpleNamespace(triggered_id=None)  # what Dash says of a page that has just come
     events = slide_events.Events(context)
     facts = {"slide": slide_id, "mpp": 0.5}
+    chosen: dict[str, Any] = {"view": VIEW, "scale": "cividis", "least": 0, "tile": None, "piece": "all", "method": "umap",
+                              "lasso": None, "slide": facts}  # fmt: skip
     from pathassets.dashboard.pages import slide
+
+    def layer(key: str, lasso: Any = None) -> int:
+        picture = events.picture(key=key, outline=["tissue"], opacity=60, **{**chosen, "lasso": lasso})
+        return as_sent(picture[0])
 
     def whole() -> None:
         slide.layout(context, slide_id, {})
-        as_sent(events.picture(VIEW, "domain:leiden", "cividis", 0, ["tissue"], None, None, 60, "umap", facts)[0])
-        as_sent(events.map(VIEW, "domain:leiden", "cividis", 0, "umap", None, facts))
+        layer("domain:leiden")
+        as_sent(events.map(key="domain:leiden", **chosen))
 
     print(f"first view of {len(catalog.tiles(slide_id, 'small')):,} tiles: {seconds(whole):.2f} s (target 2)")
     layers = ["term:term 1", "column:sharpness", "pca", "domain:leiden", "term:term 2"]
-    times = [
-        seconds(
-            lambda key=key: as_sent(
-                events.picture(VIEW, key, "cividis", 0, ["tissue"], None, None, 60, "umap", facts)[0]
-            )
-        )
-        for key in layers * 3
-    ]
-    print(
-        f"another layer: median {1000 * statistics.median(times):.0f} ms, longest {1000 * max(times):.0f} ms (target 200)"
-    )
+    told("another layer", [seconds(lambda key=key: layer(key)) for key in layers * 3])
+    around = {"on": "map", "corners": [[-9e9, -9e9], [9e9, -9e9], [9e9, 0], [-9e9, 0]]}
+    told("a line around half of the points", [seconds(lambda: layer("pca", around)) for _ in range(5)])
     print(f"one tile's card with its neighbours: {1000 * seconds(lambda: events.card(100, VIEW, facts)):.0f} ms")
+    with ThreadPoolExecutor(USERS) as pool:
+        took = seconds(lambda: list(pool.map(layer, layers * USERS)))
+    print(
+        f"{USERS} users at once, each another layer {len(layers)} times: {1000 * took / len(layers):.0f} ms for each of {USERS}"
+    )
     context.pool.close()
+
+
+def told(what: str, times: list[float]) -> None:
+    """Median and longest."""
+    print(f"{what}: median {1000 * statistics.median(times):.0f} ms, longest {1000 * max(times):.0f} ms (target 200)")
+
+
+def million(study: Study, slide_id: str) -> None:
+    """A search over a million embeddings: those of the slide again and again, decoded each time, from the page cache."""
+    real = Catalog(study)
+    row = real.embeddings_row(slide_id, VIEW)
+    assert row is not None
+    rows = [{**row, "slide_id": f"slide-{i:04d}"} for i in range(-(-N_MILLION // row["n_tiles"]))]
+    vector = search.tile_vector(real, slide_id, VIEW, 100)
+    catalog: Any = SimpleNamespace(embeddings_rows=lambda recipe: rows, session=real.session)
+    first = seconds(lambda: search.similar_tiles(catalog, VIEW, vector, 24, seconds=0.0))
+    times = [seconds(lambda: search.similar_tiles(catalog, VIEW, vector, 24)) for _ in range(3)]
+    n = len(rows) * row["n_tiles"]
+    print(f"search of {n:,} x {DIM}: {statistics.median(times):.1f} s, the first answer after {first:.2f} s")
 
 
 class KeepsConnections(WSGIRequestHandler):
@@ -179,6 +206,7 @@ def main() -> None:
     print(json.dumps({"slide": slide_id, "side_px": SIDE_PX}))
     first_view(study, slide_id)
     tile_route(study, slide_id)
+    million(study, slide_id)
 
 
 if __name__ == "__main__":

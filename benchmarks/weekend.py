@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "assets_tests"))
 
-from support.weekend import CONFIG, SECOND, Weekend
+from support.weekend import CONFIG, SECOND, THIRD, Weekend
 
 from pathassets.slides.synthetic import synthetic_slide
 from pathassets.steps.nodes import chain
@@ -36,7 +36,7 @@ def main() -> int:
         good=wanted.slides,
         odd=tuple(wanted.odd),
         make=make,
-        config=(CONFIG + SECOND).replace('[tissue]\nmethod = "none"\n', ""),
+        config=(CONFIG + SECOND + THIRD).replace('[tissue]\nmethod = "none"\n', ""),
         patience=wanted.patience,
         say=lambda line: print(f"{time.monotonic() - begun:8.0f} s  {line}", flush=True),
     )
@@ -46,7 +46,7 @@ def main() -> int:
 
 def _verdict(weekend: Weekend) -> int:
     lost = [one for node in chain(weekend.study) for one in weekend.ids if not weekend.after[node.key][one]]
-    shared = [node for node in chain(weekend.study) if node not in weekend.of("tiny")]
+    shared = [node for node in chain(weekend.study) if node not in weekend.upgraded]
     again = sum(sum(weekend.after[node.key].values()) - sum(weekend.before[node.key].values()) for node in shared)
     unsaid = set(weekend.bad) - set(weekend.failed())
     read, verify = weekend.read, weekend.verify()

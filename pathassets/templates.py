@@ -98,7 +98,7 @@ concurrency:
     # Who goes first (tag dagster/priority): snapshots 20, slides that have arrived 10, backfills 0, what is missing at night -10
 
 run_monitoring:
-  enabled: true
+  enabled: true                          # a run whose process was killed says nothing: somebody has to look
   start_timeout_seconds: 300             # a busy machine takes its time to start a process; after five minutes none is coming
   cancel_timeout_seconds: 180            # a cancelled run that does not end by then counts as cancelled
   max_runtime_seconds: 86400             # a batch that takes a day hangs; the tag dagster/max_runtime allows a run more (seconds)
@@ -107,13 +107,13 @@ run_monitoring:
   free_slots_after_run_end_seconds: 60   # without it a killed run keeps its place in a pool for ever
 
 run_retries:
-  enabled: true
+  enabled: true                          # a night must not end with one lost process
   max_retries: 1                         # a worker that died (memory, power, node) is tried again once ...
   retry_on_asset_or_op_failure: false    # ... a slide that failed is not: its outcome says what to do; the night run tries it again
 
 retention:                               # of ticks; a sensor that finds nothing every 15 s would fill the database
   schedule:
-    purge_after_days: {skipped: 7, failure: 30, success: 30}
+    purge_after_days: {skipped: 7, failure: 30, success: 30}   # a week of "nothing to do", a month of what was done
   sensor:
-    purge_after_days: {skipped: 2, failure: 30, success: 30}
+    purge_after_days: {skipped: 2, failure: 30, success: 30}   # 5,760 ticks a day: two days are enough to see a pattern
 """

@@ -59,6 +59,21 @@ def test_a_search_in_lots_finds_what_one_search_finds(catalog: Catalog, finished
         assert str(shown[-1]) == str(whole[-1])
 
 
+def test_what_is_published_between_two_lots_is_neither_counted_twice_nor_missed(
+    catalog: Catalog, finished: Finished, monkeypatch
+):
+    vector = search.tile_vector(catalog, finished.first, VIEW, 4)
+    rows = sorted(catalog.embeddings_rows(VIEW), key=lambda row: row["slide_id"])
+    now = rows[1:]
+    monkeypatch.setattr(catalog, "embeddings_rows", lambda recipe: now)
+    found = search.similar_tiles(catalog, VIEW, vector, 10, seconds=-1.0)
+    assert (found.n_slides, found.n_rest) == (1, 1)
+    now = rows  # a slide that comes before the one that was compared
+    found = search.similar_tiles(catalog, VIEW, vector, 10, before=found)
+    assert (found.n_slides, found.n_rest) == (2, 0)
+    assert len({(hit.slide_id, hit.tile_id) for hit in found.hits}) == len(found.hits)
+
+
 @pytest.mark.parametrize("asked", [None, {}, {"query": 1, "found": {}}, {"query": {}, "found": {"hits": [1]}}])
 def test_a_lot_that_no_page_asks_for_ends(catalog: Catalog, asked: object):
     context = Context(catalog, Layers(catalog), SlidePool(catalog.session))

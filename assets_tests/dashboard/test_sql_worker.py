@@ -111,18 +111,18 @@ def test_a_long_question_holds_up_nobody_else(finished: Finished, monkeypatch: p
 
     monkeypatch.setattr(Worker, "ask", slow)
     workers = sql_worker.Workers(finished.study.home)
-    with ThreadPoolExecutor(2) as readers:
-        long = readers.submit(workers.ask, "SELECT 1")
-        assert begun.wait(60)
-        assert workers.ask("SELECT 42 AS n").frame["n"][0] == 42
-        begun.clear()
-        another = readers.submit(workers.ask, "SELECT 1")
-        assert begun.wait(60)
+    with ThreadPoolExecutor(sql_worker.AT_ONCE) as readers:
+        long = []
+        for _ in range(sql_worker.AT_ONCE):
+            assert workers.ask("SELECT 42 AS n").frame["n"][0] == 42
+            begun.clear()
+            long.append(readers.submit(workers.ask, "SELECT 1"))
+            assert begun.wait(60)
         with pytest.raises(ConfigError, match="other questions") as busy:
             workers.ask("SELECT 42")
         assert "again" in busy.value.remedy
         go_on.set()
-        assert [len(one.result().frame) for one in (long, another)] == [1, 1]
+        assert [len(one.result().frame) for one in long] == [1] * sql_worker.AT_ONCE
     assert workers.ask("SELECT 42 AS n").frame["n"][0] == 42, "who is done answers again"
     workers.end()
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from werkzeug.serving import make_server
 
+from pathassets.config import CONFIG_FILE, Study, init_home
+from pathassets.dashboard.app import make_app
+from pathassets.dashboard.catalog import Catalog
 from pathassets.dashboard.pages import search
+from pathassets.steps.batch import run_batch
+from pathassets.steps.nodes import chain
+from pathassets.steps.publish import publish_results
+from pathassets.steps.register import register
+from pathassets.steps.session import Session
+from pathassets.steps.slide_map import make_slide_map
 
 from .conftest import VIEW, Finished
 
@@ -29,12 +41,8 @@ BUTTONS = {"Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
 
 @pytest.fixture(scope="module")
 def address(app) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, app.server, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+    with serving(app) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +101,30 @@ class Walk:
 
 
 @pytest.fixture
-def walk(browser, address: str) -> Iterator[Walk]:
+def walk(browser, address: str, request) -> Iterator[Walk]:
+    yield from walking(browser, address, request.node.name)
+
+
+def walking(browser, address: str, name: str) -> Iterator[Walk]:
+    """A walk without a complaint, whose last view is kept where PATHASSETS_SCREENSHOTS says."""
     found = Walk(browser, address)
     yield found
+    if folder := os.environ.get("PATHASSETS_SCREENSHOTS"):
+        found.page.screenshot(path=Path(folder) / f"{name}.png")
     found.page.close()
     assert found.complaints == []
     assert found.elsewhere == []
+
+
+@contextmanager
+def serving(app) -> Iterator[str]:
+    """The dashboard, at an address."""
+    server = make_server("127.0.0.1", 0, app.server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
 
 
 def test_all_slides(walk: Walk, finished: Finished):
@@ -352,3 +378,47 @@ def test_questions(walk: Walk):
     walk.page.locator("#sql-saved a").wait_for(state="detached")
     walk.go("/sql?q=DROP TABLE slides")
     assert "not one SELECT" in walk.page.locator("[role=alert].warning").inner_text()
+
+
+@pytest.fixture
+def real(data_dir: Path, tmp_path: Path) -> Study:
+    """A published study of two real slides."""
+    (tmp_path / CONFIG_FILE).write_text('[study]\ndevice = "cpu"\n[tilings.small]\ntile_px = 224\nmpp = 1.0\n'
+                                        '[[recipes]]\nencoder = "demo-vlm"\nname = "demo"\ntiling = "small"\n')  # fmt: skip
+    session = Session(Study(tmp_path))
+    files = [data_dir / "slides" / name for name in ("CMU-1-Small-Region.svs", "her2st_C2_HE_pyr.tif")]
+    ids = [entry.slide_id for entry in register(session, files)]
+    run_batch(session, ids, chain(session.study), lambda result: None)
+    make_slide_map(session, session.study.recipes[0])
+    publish_results(session)
+    return session.study
+
+
+def test_real_slides_on_every_page(real: Study, browser, request):
+    """Each page is opened, and is about what is there; a screenshot of each is kept."""
+    ids = sorted(Catalog(real).slides()["slide_id"])
+    pages = {
+        "slides": ("/", f"text={ids[0]}"),
+        "cmu": (f"/slide/{ids[0]}", "#slide-map .plot-container"),
+        "her2": (f"/slide/{ids[1]}?layer=term:stroma", "#slide-map .plot-container"),
+        "search": ("/search?text=stroma", ".strip .tile"),
+        "atlas": (f"/atlas?slide={ids[0]}&method=pca", f"text={ids[1]}"),
+        "sql": ("/sql?q=SELECT slide_id, n_tiles FROM embeddings", f"text={ids[1]}"),
+    }
+    with serving(make_app(real)) as address:
+        for name, (path, seen) in pages.items():
+            for walk in walking(browser, address, f"real_{name}"):
+                walk.go(path)
+                walk.page.locator(seen).first.wait_for()
+                if name in ("cmu", "her2"):
+                    walk.settle()
+
+
+def test_a_study_without_slides_on_every_page(tmp_path: Path, browser):
+    init_home(tmp_path)
+    with serving(make_app(Study(tmp_path))) as address:
+        for path in ("/", "/search", "/atlas", "/sql", "/slide/none-00000000"):
+            for walk in walking(browser, address, f"empty_{path.strip('/').replace('/', '_') or 'slides'}"):
+                walk.go(path)
+                walk.page.locator("main h1, main h2").first.wait_for()
+                walk.page.wait_for_load_state("networkidle")

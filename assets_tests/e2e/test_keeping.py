@@ -279,8 +279,15 @@ def test_explain_says_what_the_readme_promises(study, pathassets, told):
     assert account["file"]["path"] == file
     assert account["holds"]["card"]["name"] == "demo-vlm"
     assert account["upstream"][0]["upstream"][0]["upstream"][0]["asset"] == "slide"
+    assert account["holds"]["device"] == "cpu"
+    for below in ("slide_vector", "text_similarity"):
+        text = pathassets("explain", slide_id, below, "--home", study).stdout
+        assert f"weights_sha256 = {account['holds']['weights_sha256']}" in text
+        assert "device = cpu" in text
     text = pathassets("explain", slide_id, "spatial_domains", "--home", study).stdout
     for word in (
+        account["holds"]["weights_sha256"],
+        "precision = ",
         slide_id,
         "resolution = 0.2",
         "scanpy",

@@ -27,9 +27,9 @@ def test_a_weekend(tmp_path, request):
     for node in chain(weekend.study):
         made = {one: n for one, n in weekend.after[node.key].items() if one in weekend.ids}
         assert set(made) == set(weekend.ids), node.key
-        once = 2 if node in weekend.of("tiny") else 1
+        once = 2 if node in weekend.upgraded else 1
         assert set(made.values()) == {once}, (
-            f"{node.key}: what depends on the recipe again, nothing else, nothing twice"
+            f"{node.key}: what depends on the two recipes again, nothing else, nothing twice"
         )
     rows = weekend.study.scan("outcomes").collect()
     usable = rows.filter(rows["status"] != "failed")  # noise has domains that deserve a look, and are results

@@ -44,6 +44,15 @@ name = "second"
 random_weights = true
 tiling = "small"
 """
+THIRD = """
+[[recipes]]
+encoder = "timm/test_efficientnet"
+name = "third"
+random_weights = true
+tiling = "small"
+"""
+# On Monday, by recipe: the encoder that takes the place of another. The third recipe stays as it is.
+UPGRADES = {"tiny": ("timm/test_vit", "timm/test_vit2"), "second": ("timm/test_resnet", "timm/test_byobnet")}
 PATIENCE_SECONDS = 420.0
 READER = """
 import duckdb, json, signal, sys, time
@@ -159,7 +168,7 @@ class Weekend:
     good: int
     odd: tuple[Path, ...] = ()
     make: Callable[[Path, int], Path] = write_slide
-    config: str = CONFIG + SECOND
+    config: str = CONFIG + SECOND + THIRD
     patience: float = PATIENCE_SECONDS
     say: Callable[[str], object] = print
     ids: list[str] = field(default_factory=list)
@@ -209,18 +218,24 @@ class Weekend:
         self.say("every good slide is complete")
 
     def _monday(self, instance: dg.DagsterInstance) -> None:
-        """One recipe takes another encoder."""
+        """Two recipes take other encoders."""
         path = self.home / "pathassets.toml"
-        path.write_text(path.read_text().replace('"timm/test_vit"', '"timm/test_vit2"'))
+        for before, after in UPGRADES.values():
+            path.write_text(path.read_text().replace(f'"{before}"', f'"{after}"'))
         self.study = Study(self.home)
         with dagster_running(self.home):
-            for node in self.of("tiny"):
+            for node in self.upgraded:
                 now = self.before[node.key]
                 self._wait(
                     lambda node=node, now=now: all(materialised(instance, node)[one] > now[one] for one in self.ids)
                 )
             self._wait(lambda: self._is_quiet(instance))
         self.say("the changed recipe's results are there")
+
+    @property
+    def upgraded(self) -> list[Node]:
+        """The nodes of the recipes that take other encoders on Monday."""
+        return [node for name in UPGRADES for node in self.of(name)]
 
     def of(self, name: str | None) -> list[Node]:
         """The nodes of one recipe; None = those that all share."""

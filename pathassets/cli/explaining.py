@@ -179,6 +179,7 @@ def _facts(account: Account) -> dict[str, Any]:
         **made,
         "options": _pairs(account.options),
         **_options_above(account),
+        **_computed_above(account),
         "inputs": _pairs(account.inputs),
         "libraries": _pairs(libraries),
         **holds,
@@ -191,6 +192,18 @@ def _options_above(account: Account) -> dict[str, str]:
     found: dict[str, str] = {}
     for parent in account.upstream:
         found |= _options_above(parent) | {f"options of {parent.asset}": _pairs(parent.options)}
+    return found
+
+
+_COMPUTED = ("encoder", "weights_sha256", "random_weights", "device", "precision")
+
+
+def _computed_above(account: Account) -> dict[str, str]:
+    """With which weights, where and how precisely the vectors were computed from which this was made."""
+    found: dict[str, str] = {}
+    for parent in account.upstream:
+        computed = {name: parent.holds[name] for name in _COMPUTED if parent.holds.get(name) is not None}
+        found |= _computed_above(parent) | ({f"vectors of {parent.asset}": _pairs(computed)} if computed else {})
     return found
 
 
@@ -218,7 +231,7 @@ def _tree(account: Account, file: Mapping[str, Any]) -> Iterator[str]:
     yield f"{account.asset}  {account.made.get('result_digest') or ''}  {account.state}"
     branches = [list(_tree(parent, file)) for parent in account.upstream]
     if account.asset == "slide" and file:
-        sha = "" if is_unread(file) else f", sha256 {str(file['content_sha256'] or '')[:16]}..."
+        sha = "" if is_unread(file) else f", sha256 {file['content_sha256'] or ''}"
         branches.append([f"{file['path']}  {file.get('size_bytes') or 0:,} bytes{sha}"])
     for number, (first, *rest) in enumerate(branches, 1):
         last = number == len(branches)

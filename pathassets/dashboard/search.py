@@ -51,6 +51,7 @@ class Found:
         seconds: Time it took.
         skipped: Slides whose embeddings could not be read.
         n_rest: Slides that are still to be compared.
+        last: The last slide that was looked at; all before it were, whatever has been published since.
         unknown_words: Words that the text tower has never seen.
     """
 
@@ -60,6 +61,7 @@ class Found:
     seconds: float = 0.0
     skipped: list[str] = field(default_factory=list)
     n_rest: int = 0
+    last: str = ""
     unknown_words: list[str] = field(default_factory=list)
 
 
@@ -102,12 +104,11 @@ def similar_tiles(
     """
     begun = time.perf_counter()
     found = before or Found()
-    rows = catalog.embeddings_rows(recipe)
-    done = found.n_slides + len(found.skipped)
-    wanted = (rows if only is None else [row for row in rows if row["slide_id"] == only])[done:]
+    rows = sorted(catalog.embeddings_rows(recipe), key=lambda row: row["slide_id"])
+    wanted = [row for row in rows if row["slide_id"] > found.last and only in (None, row["slide_id"])]
     found.n_rest = len(wanted)
     for row in wanted:
-        found.n_rest -= 1
+        found.n_rest, found.last = found.n_rest - 1, row["slide_id"]
         try:
             best = list(_best_of(catalog, row, vector, k, but))
         except PathassetsError:

@@ -34,7 +34,7 @@ GRACE_SECONDS = 3.0
 START_SECONDS = 120.0
 _TOO_MUCH = "this needs more memory than a question may take"
 # Questions that are answered at once; each may take the memory above.
-AT_ONCE = 2
+AT_ONCE = 3
 _LESS = "Ask for less: fewer rows in the joins, shorter texts, a LIMIT inside."
 _LENGTH = struct.Struct("<Q")
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import dagster as dg
 from dagster import AutomationCondition as When
+from dagster._core.storage.tags import PRIORITY_TAG
 
 from pathassets.config import Study
 from pathassets.defs.demands import demand_tags
+from pathassets.defs.partitions import ARRIVED
 from pathassets.steps.nodes import chain
 
 LABEL = "slide_chain"
@@ -53,7 +55,7 @@ def automation_sensor(study: Study) -> dg.SensorDefinition:
     return dg.AutomationConditionSensorDefinition(
         SENSOR,
         target=_slide_assets(study),
-        run_tags=demand_tags(study.resources),
+        run_tags={**demand_tags(study.resources), PRIORITY_TAG: str(ARRIVED)},
         default_status=running if study.automation else stopped,
         minimum_interval_seconds=30,
         emit_backfills=True,

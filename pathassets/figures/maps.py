@@ -58,7 +58,7 @@ def slide_map(
         yaxis={**axis, "scaleanchor": "x"},
         plot_bgcolor="white",
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"}]
-        if buttons
+        if len(methods) > 1
         else [],
     )
     return figure

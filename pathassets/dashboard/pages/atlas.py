@@ -29,7 +29,7 @@ _OWN = ("vendor", "objective_power", "mpp_origin")
 
 
 def layout(context: Context, rest: str, query: Query) -> Any:
-    """The page; `recipe`, `colour` (a column of slides, `share:<label>` or `term:<term>`) and `slide` choose what is shown."""
+    """The page; `recipe`, `method`, `colour` (a column of slides, `share:<label>` or `term:<term>`), `slide`."""
     catalog = context.catalog
     recipes = _recipes(catalog)
     if not recipes:
@@ -40,10 +40,13 @@ def layout(context: Context, rest: str, query: Query) -> Any:
     colour = query.get("colour") if query.get("colour") in choices else None
     shown = _coloured(catalog, recipe, colour, choices)
     slide_id = query.get("slide")
+    points = catalog.frame("SELECT slide_id, method, x, y FROM results.slide_map WHERE recipe = ?", recipe)
+    methods = sorted(points["method"].unique(), key=lambda method: (method != "umap", method))
+    method = query["method"] if query.get("method") in methods else methods[0]
     return [
         html.H1("Atlas"),
-        _form(recipes, recipe, choices, colour, slide_id),
-        html.Div([_map(catalog, recipe, shown), _nearest(catalog, recipe, slide_id)], className="two"),
+        _form(recipes, recipe, methods, method, choices, colour, slide_id),
+        html.Div([_map(points.filter(method=method), shown), _nearest(catalog, recipe, slide_id)], className="two"),
         _tiles(context, recipe, shown),
         _shares(catalog, recipe),
     ]
@@ -102,25 +105,30 @@ def _coloured(catalog: Catalog, recipe: str, colour: str | None, titles: dict[st
 
 
 def _form(
-    recipes: list[str], recipe: str, choices: dict[str, str], colour: str | None, slide_id: str | None
+    recipes: list[str],
+    recipe: str,
+    methods: list[str],
+    method: str,
+    choices: dict[str, str],
+    colour: str | None,
+    slide_id: str | None,
 ) -> html.Form:
     fields = [
         parts.select("recipe", "Recipe ", [(key, key) for key in recipes], recipe),
+        parts.select("method", "Layout ", [(key, key.upper()) for key in methods], method),
         parts.select("colour", "Colour ", [("", "one colour"), *choices.items()], colour or ""),
         *parts.hidden(slide=slide_id),
     ]
     return html.Form(fields, action="/atlas", method="get", className="tools")
 
 
-def _map(catalog: Catalog, recipe: str, shown: pl.DataFrame | None) -> html.Section:
-    points = catalog.frame("SELECT slide_id, method, x, y FROM results.slide_map WHERE recipe = ?", recipe)
-    points = points.sort(pl.col("method") != "umap", "slide_id")
-    by = None
+def _map(points: pl.DataFrame, shown: pl.DataFrame | None) -> html.Section:
+    points, by = points.sort("slide_id"), None
     if shown is not None:
         by = shown.columns[1]
         points = points.join(shown, on="slide_id", how="left", maintain_order="left")
     figure = maps.slide_map(points, "", by, _groups(shown)).update_layout(
-        margin={"l": 10, "r": 10, "t": 30, "b": 10}, legend={"title": {"text": safe(by or "")}}
+        margin={"l": 10, "r": 10, "t": 10, "b": 10}, legend={"title": {"text": safe(by or "")}}
     )
     return html.Section(
         [

@@ -81,7 +81,7 @@ def _found(kept: dict[str, Any]) -> Found:
     hits = [Hit(str(hit["slide_id"]), int(hit["tile_id"]), float(hit["score"])) for hit in kept["hits"][:SHOWN]]
     skipped = [str(slide) for slide in kept["skipped"]]
     done = max(0, int(kept["n_slides"]))
-    return Found(hits, int(kept["n_tiles"]), done, float(kept["seconds"]), skipped)
+    return Found(hits, int(kept["n_tiles"]), done, float(kept["seconds"]), skipped, last=str(kept["last"]))
 
 
 def _form(catalog: Catalog, recipes: list[str], recipe: str, query: Query) -> html.Div:

@@ -38,12 +38,12 @@ def layout(context: Context, rest: str, query: Query) -> Any:
         UnknownNameError: There is no such slide.
     """
     slide = context.catalog.slide(rest)
-    head = _head(slide)
+    views = context.catalog.views(rest)
+    view = query["view"] if query.get("view") in views else next(iter(views), "")
+    head = _head(slide, view)
     if not slide["width_px"]:
         what = "Nothing of this file's pixels is known: it could not be opened."
         return [head, parts.empty("No picture", what), _outcomes(context, rest)]
-    views = context.catalog.views(rest)
-    view = query["view"] if query.get("view") in views else next(iter(views), "")
     return [
         head,
         *_pixels(context, slide),
@@ -57,7 +57,7 @@ def register(app: Dash, context: Context) -> None:
     slide_events.register(app, context)
 
 
-def _head(slide: dict[str, Any]) -> html.Div:
+def _head(slide: dict[str, Any], view: str) -> html.Div:
     mpp, width, height = slide["mpp"], slide["width_px"], slide["height_px"]
     told = [slide["file"]]
     if width and mpp:
@@ -67,7 +67,11 @@ def _head(slide: dict[str, Any]) -> html.Div:
     told.append(f"{mpp:.4g} µm/px" if mpp else "resolution unknown")
     if slide["vendor"]:
         told.append(slide["vendor"])
-    return html.Div([html.H1(slide["slide_id"]), html.P(" · ".join(told), className="summary")], className="head")
+    told_and_alike: list[Any] = [" · ".join(told)]
+    if "/" in view:
+        alike = parts.address("/atlas", recipe=view, slide=slide["slide_id"])
+        told_and_alike += [" · ", html.A("slides like it", href=alike)]
+    return html.Div([html.H1(slide["slide_id"]), html.P(told_and_alike, className="summary")], className="head")
 
 
 def _pixels(context: Context, slide: dict[str, Any]) -> list[Any]:
@@ -127,6 +131,11 @@ def _side(context: Context, slide_id: str, views: list[str], view: str, query: Q
     if not choices:
         what = "This slide has no tiles, so that nothing can be laid over it."
         parts_of_it.insert(0, parts.empty("No tiles", what, _remedy(context, slide_id)))
+    elif not context.layers.places(slide_id, view):
+        what = (
+            "Its tiles have no embeddings, or were not laid out: there are no domains, no likeness and no map of them."
+        )
+        parts_of_it.insert(1, parts.empty("Not in feature space", what, _remedy(context, slide_id)))
     return html.Div(parts_of_it, id="side")
 
 

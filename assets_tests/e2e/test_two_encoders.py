@@ -14,6 +14,7 @@ from pathassets.steps.register import register
 from pathassets.steps.session import Session
 from pathassets.store.query import query
 
+pytestmark = pytest.mark.e2e
 CONFIG = """
 [study]
 device = "cpu"
@@ -66,9 +67,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, slide_file):
+def run(tmp_path_factory, slides):
     with dg.instance_for_test() as instance, pytest.MonkeyPatch.context() as patch:
-        yield Run(tmp_path_factory.mktemp("two"), instance, slide_file, patch)
+        yield Run(tmp_path_factory.mktemp("two"), instance, slides[0], patch)
 
 
 def test_the_run_succeeds_and_every_branch_has_its_own_assets(run):

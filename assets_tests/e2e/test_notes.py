@@ -13,6 +13,7 @@ from support.commands import run_here
 from pathassets.config import CONFIG_FILE
 from pathassets.slides.synthetic import synthetic_slide
 
+pytestmark = pytest.mark.e2e
 MEANS_NOTHING = "random weights, so that its results mean nothing"
 
 
