@@ -82,6 +82,12 @@ def test_pca_colours_spread_over_the_scale_and_leave_missing_tiles_out():
     assert (pca_colours(components[4:, :1])[:, 1:] == 127).all()
 
 
+def test_tiles_that_all_lie_in_one_place_are_not_laid_out(layers: Layers, finished: Finished, monkeypatch):
+    assert layers.places(finished.first, VIEW)
+    monkeypatch.setattr(layers, "_derived", lambda *_: np.zeros((5, 2)))
+    assert layers.places(finished.first, VIEW) == []
+
+
 def test_a_lasso_takes_the_points_within():
     xy = np.array([[0.5, 0.5], [1.5, 0.5], [0.2, 0.9], [np.nan, 0.5]])
     assert inside(xy, [(0, 0), (1, 0), (1, 1), (0, 1)]).tolist() == [True, False, True, False]

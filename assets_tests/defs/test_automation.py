@@ -230,5 +230,6 @@ def test_one_setting_switches_it_on_and_the_night_run_off(study, on):
     sensor = next(sensor for sensor in build_defs(study).sensors if sensor.name == "automation")
     assert (sensor.default_status is dg.DefaultSensorStatus.RUNNING) == on
     assert sensor.emit_backfills
+    assert sensor.run_tags["dagster/priority"] == "10", "slides that have arrived, as dagster.yaml says"
     nightly = next(schedule for schedule in schedules(study) if schedule.name == "missing_nightly")
     assert (nightly.default_status is dg.DefaultScheduleStatus.STOPPED) == on

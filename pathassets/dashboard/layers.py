@@ -103,12 +103,12 @@ class Layers:
         return Layer(scale_name(name), tiles[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(), scale=scale)
 
     def places(self, slide_id: str, view: str) -> list[Places]:
-        """The layouts of the slide's tiles that there are, UMAP first."""
+        """The layouts of the slide's tiles that there are, UMAP first; of too few tiles all lie in one place, which is none."""
         tiles = self._catalog.tiles(slide_id, tiling_of(view))
         found = []
         for method in ("umap", "pca"):
             rows = self._derived(slide_id, view, f"obsm/X_{method}", tiles)
-            if rows is not None and rows.shape[1] >= 2:
+            if rows is not None and rows.shape[1] >= 2 and _is_spread(rows[:, :2]):
                 found.append(Places(method, rows[:, :2]))
         return found
 
@@ -214,6 +214,11 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
 def _by_tile(tiles: pl.DataFrame, frame: pl.DataFrame, column: str) -> pl.Series:
     """A column of `frame` in the order of `tiles`; null where `frame` has no row for a tile."""
     return tiles.select("tile_id").join(frame, on="tile_id", how="left", maintain_order="left")[column]
+
+
+def _is_spread(xy: NDArray[np.floating]) -> bool:
+    finite = xy[np.isfinite(xy).all(axis=1)]
+    return len(finite) > 0 and bool((finite != finite[0]).any())
 
 
 def inside(xy: NDArray[np.floating], corners: Iterable[tuple[float, float]]) -> NDArray[np.bool_]:

@@ -132,9 +132,7 @@ def _side(context: Context, slide_id: str, views: list[str], view: str, query: Q
         what = "This slide has no tiles, so that nothing can be laid over it."
         parts_of_it.insert(0, parts.empty("No tiles", what, _remedy(context, slide_id)))
     elif not context.layers.places(slide_id, view):
-        what = (
-            "Its tiles have no embeddings, or were not laid out: there are no domains, no likeness and no map of them."
-        )
+        what = "Its tiles have no embeddings, or are too few to be laid out: there is no map of them."
         parts_of_it.insert(1, parts.empty("Not in feature space", what, _remedy(context, slide_id)))
     return html.Div(parts_of_it, id="side")
 
