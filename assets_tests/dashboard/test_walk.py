@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from werkzeug.serving import make_server
@@ -159,6 +160,30 @@ def test_an_address_of_the_grid_gives_its_order_back(walk: Walk, finished: Finis
     walk.page.get_by_role("link", name=finished.first).wait_for()
     assert walk.page.get_by_label("Find in all columns").input_value() == "P"
     assert walk.page.locator(".ag-header-cell[col-id=tiles]").get_attribute("aria-sort") == "ascending"
+
+
+def test_the_grid_by_keyboard(walk: Walk, finished: Finished):
+    """From the search box into the grid, down to the second slide, and to its page."""
+    walk.go("/?sort=slide_id:asc")
+    walk.page.get_by_role("link", name=finished.first).wait_for()
+    row = f".ag-row:has(a:text-is('{finished.first}')) .ag-cell"
+    walk.page.locator(".ag-header-cell[col-id=slide_id]").focus()
+    for _ in range(8):
+        walk.page.keyboard.press("ArrowDown")
+        if walk.page.locator(f"{row}:focus").count():
+            break
+    assert walk.page.locator(f"{row}:focus").get_attribute("col-id") == "slide_id"
+    walk.page.keyboard.press("Enter")
+    walk.page.wait_for_url(f"**/slide/{finished.first}**")
+    walk.settle()
+
+
+def test_an_address_of_the_grid_gives_its_filter_back(walk: Walk, finished: Finished):
+    asked = json.dumps({"label_patient": {"filterType": "text", "type": "equals", "filter": "P2"}})
+    walk.go(f"/?filter={quote(asked)}")
+    walk.page.get_by_role("link", name=finished.second).wait_for()
+    walk.page.get_by_text("1 of 6 slides").wait_for()
+    assert json.loads(walk.query()["filter"][0]) == json.loads(asked)
 
 
 def pixel(walk: Walk) -> list[int]:

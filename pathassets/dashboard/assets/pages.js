@@ -232,6 +232,15 @@
         return /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
     };
 
+    /* Arrows go from cell to cell; Enter follows the link of the one in focus, which only a mouse would reach otherwise. */
+    document.addEventListener("keydown", (event) => {
+        const cell = event.key === "Enter" && document.activeElement ? document.activeElement.closest(".ag-cell") : null;
+        const link = cell && cell.querySelector("a");
+        if (link && document.activeElement === cell) {
+            link.click();
+        }
+    });
+
     const element = (...parts) => window.React.createElement(...parts);
     const elsewhere = { target: "_blank", rel: "noopener" };
     const cells = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
