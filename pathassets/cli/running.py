@@ -206,7 +206,8 @@ def check_encoders(study: Study, nodes: Sequence[Node]) -> None:
     session = Session(study)
     check_device(study.device)
     for recipe in {node.recipe.key: node.recipe for node in nodes if node.recipe is not None}.values():
-        get_card(recipe.encoder, recipe.encoder_kwargs)  # arguments that the network does not have
+        if recipe.encoder_kwargs:
+            get_card(recipe.encoder, recipe.encoder_kwargs)  # arguments that the network does not have
         tiles = session.weights_sha256(recipe, download=True)
         session.slide_weights(recipe, download=True)
         check_trained(recipe, tiles)
