@@ -31,6 +31,7 @@ from pathassets.store.verify import HARMLESS, Fault
 
 from .conftest import CONFIG
 
+pytestmark = pytest.mark.e2e
 EMBEDDINGS = dg.AssetKey(["small", "tiny", "embeddings"])
 PART = "small__tiny"
 

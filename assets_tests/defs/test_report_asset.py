@@ -15,6 +15,8 @@ from pathassets.report.folder import write_reports
 from pathassets.steps.forget import forget, what_goes
 from pathassets.steps.session import Session
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:

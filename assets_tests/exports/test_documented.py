@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pathassets.cli.main import app
 
+pytestmark = pytest.mark.e2e
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "exports.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.S)
 COMMANDS = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]

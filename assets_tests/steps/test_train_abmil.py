@@ -23,6 +23,7 @@ from pathassets.steps.train_abmil import gather, train_abmil
 from pathassets.store.arrays import EmbeddingsWriter
 
 DIM, TILES = 24, 40
+pytestmark = pytest.mark.e2e
 KEY = "small/tiny"
 PART = "small__tiny"
 MPP = 0.5
