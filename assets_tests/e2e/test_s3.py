@@ -21,7 +21,7 @@ from pathassets.store import Root, open_root
 from pathassets.store.groups import read_marker
 
 pytestmark = pytest.mark.e2e
-SMALL = ("--tile-px", "48")  # over a thousand tiles: several shards
+SMALL = ("--tile-px", "32")  # some thousand tiles: several shards
 SAME = "SELECT slide_id, digest, n_tiles FROM embeddings ORDER BY slide_id"
 
 
