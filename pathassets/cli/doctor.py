@@ -22,7 +22,7 @@ from pathassets.environment import alert_webhook
 from pathassets.errors import ConfigError, PathassetsError, TextTowerError
 from pathassets.recipes import Recipe, is_file, slide_vector_name
 from pathassets.steps.register import unmatched_rows
-from pathassets.steps.session import Session
+from pathassets.steps.session import Session, check_pin
 
 SHOWN = ("dagster", "torch", "torchvision", "timm", "openslide-python", "openslide-bin", "tifffile", "imagecodecs",
          "zarr", "anndata", "scanpy", "polars", "duckdb")  # fmt: skip
@@ -219,7 +219,7 @@ def _device(study: Study) -> str:
 
 
 def _weights(study: Study, recipe: Recipe) -> str:
-    from pathassets.encoders import check_access, check_licence, get_card
+    from pathassets.encoders import check_access, check_licence, get_card, weights_are_here, weights_digest
 
     if not recipe.random_weights:
         check_licence(get_card(recipe.encoder, recipe.encoder_kwargs), study.licences)
@@ -229,8 +229,10 @@ def _weights(study: Study, recipe: Recipe) -> str:
         random_weights=recipe.random_weights,
         encoder_kwargs=recipe.encoder_kwargs,
     )
-    if recipe.weights_sha256:
-        Session(study).weights_sha256(recipe)  # refuses others than those that are pinned
+    if recipe.weights_sha256 and weights_are_here(
+        recipe.encoder, weights=recipe.weights, encoder_kwargs=recipe.encoder_kwargs
+    ):
+        check_pin(recipe, weights_digest(recipe.encoder, weights=recipe.weights, encoder_kwargs=recipe.encoder_kwargs))
     return f"{MEANS_NOTHING} ({found})" if recipe.random_weights else found
 
 

@@ -48,17 +48,8 @@ def dry_run_study(request: Request) -> int:
     if request.as_json:
         print_json({"slides": rows, "recipes": total, "devices": devices})
     else:
-        print_rows(
-            rows,
-            (
-                "file",
-                "width_px",
-                "height_px",
-                "mpp",
-                *dict.fromkeys(f"tiles {r.tiling.name}" for r in recipes),
-                "problem",
-            ),
-        )
+        tiles = dict.fromkeys(f"tiles {recipe.tiling.name}" for recipe in recipes)
+        print_rows(rows, ("file", "width_px", "height_px", "mpp", *tiles, "problem"))
         print_rows(total, ("recipe", "tiles", "GB", "minutes", "tiles_per_second"))
         say_notes(recipes)
         for warning in untrained(recipes):

@@ -187,12 +187,16 @@ def _facts(account: Account) -> dict[str, Any]:
     }
 
 
+def _above(account: Account) -> Iterator[Account]:
+    """All that it was made from, the slide first."""
+    for parent in account.upstream:
+        yield from _above(parent)
+        yield parent
+
+
 def _options_above(account: Account) -> dict[str, str]:
     """The tiling, how tissue is found: all that was decided on the way here."""
-    found: dict[str, str] = {}
-    for parent in account.upstream:
-        found |= _options_above(parent) | {f"options of {parent.asset}": _pairs(parent.options)}
-    return found
+    return {f"options of {parent.asset}": _pairs(parent.options) for parent in _above(account)}
 
 
 _COMPUTED = ("encoder", "weights_sha256", "random_weights", "device", "precision")
@@ -200,11 +204,11 @@ _COMPUTED = ("encoder", "weights_sha256", "random_weights", "device", "precision
 
 def _computed_above(account: Account) -> dict[str, str]:
     """With which weights, where and how precisely the vectors were computed from which this was made."""
-    found: dict[str, str] = {}
-    for parent in account.upstream:
-        computed = {name: parent.holds[name] for name in _COMPUTED if parent.holds.get(name) is not None}
-        found |= _computed_above(parent) | ({f"vectors of {parent.asset}": _pairs(computed)} if computed else {})
-    return found
+    found = {
+        parent.asset: {name: parent.holds[name] for name in _COMPUTED if parent.holds.get(name) is not None}
+        for parent in _above(account)
+    }
+    return {f"vectors of {asset}": _pairs(computed) for asset, computed in found.items() if computed}
 
 
 def _print_pairs(facts: Mapping[str, Any]) -> None:

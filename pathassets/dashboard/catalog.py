@@ -184,7 +184,7 @@ class Catalog:
         return None if frame.is_empty() else self._absolute(frame.row(0, named=True))
 
     def embeddings_rows(self, recipe: str) -> list[dict[str, Any]]:
-        """The rows of `embeddings` of all slides of a recipe."""
+        """The rows of `embeddings` of all slides of a recipe, by slide."""
         frame = self.frame("FROM results.embeddings WHERE recipe = ? ORDER BY slide_id", recipe)
         return [self._absolute(row) for row in frame.iter_rows(named=True)]
 

@@ -104,7 +104,7 @@ def similar_tiles(
     """
     begun = time.perf_counter()
     found = before or Found()
-    rows = sorted(catalog.embeddings_rows(recipe), key=lambda row: row["slide_id"])
+    rows = catalog.embeddings_rows(recipe)
     wanted = [row for row in rows if row["slide_id"] > found.last and only in (None, row["slide_id"])]
     found.n_rest = len(wanted)
     for row in wanted:

@@ -10,8 +10,8 @@ from pathassets.defs import describe
 from pathassets.defs.cohort_assets import all_results
 from pathassets.defs.loggers import log_config
 from pathassets.defs.slide_assets import OWNERS
+from pathassets.steps.forget import EXPORTS
 
-EXPORTS = "exports"
 EXPORT_JOB = "exports"
 
 
@@ -50,9 +50,7 @@ def export_key(name: ExportFormat) -> dg.AssetKey:
 
 def is_export(key: tuple[str, ...]) -> bool:
     """Whether a key is that of an export."""
-    return (
-        len(key) == 2 and key[0] == EXPORTS
-    )  # those of a recipe have three parts, those of a tiling the tiling's name
+    return len(key) == 2 and key[0] == EXPORTS  # those of recipes have three parts
 
 
 def export_selection(study: Study) -> dg.AssetSelection:

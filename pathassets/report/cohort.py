@@ -20,7 +20,7 @@ from pathassets.report.cohort_slides import domains, quality, slides
 from pathassets.report.cohort_tiles import tiles_of_domains, tiles_of_terms
 from pathassets.report.page import Picture, Section, html
 from pathassets.report.problems import problems
-from pathassets.report.provenance import moment, study_made
+from pathassets.report.provenance import UNTRAINED, moment, study_made
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.naming import slide_ids
 from pathassets.steps.session import Session
@@ -52,7 +52,7 @@ def cohort_report(session: Session) -> str:
 def _recipe(session: Session, recipe: Recipe, embeddings: pl.DataFrame) -> Iterator[Section]:
     mixed = embeddings["weights_sha256"].drop_nulls().n_unique() > 1
     note = "Slides were made with different weights: their vectors do not compare." if mixed else ""
-    untrained = "The weights are untrained: nothing here means anything." if recipe.random_weights else ""
+    untrained = UNTRAINED if recipe.random_weights else ""
     yield Section(recipe.key, " ".join(filter(None, (untrained, note))))
     maps = [*_slide_maps(session, recipe), *_mosaic(session, recipe)]
     if maps:

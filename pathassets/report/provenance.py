@@ -20,6 +20,7 @@ from pathassets.store.census import readable
 
 # Options, libraries and the manifest's row say what they say elsewhere, at length.
 _LEFT_OUT = ("manifest", "file_is_there")
+UNTRAINED = "The weights are untrained: nothing here means anything."
 _NOTE = (
     "Each step names under `made from` the results of the steps before it, files and weights; "
     "`recorded as` is the digest of all that and of the options. `pathassets explain` tells more."

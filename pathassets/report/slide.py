@@ -26,7 +26,7 @@ from pathassets.report.crops import best_of_term, crops, nearest_to_mean
 from pathassets.report.labels import labels
 from pathassets.report.page import Cell, Picture, Section, Table, facts, html, percent
 from pathassets.report.problems import problems
-from pathassets.report.provenance import steps_made
+from pathassets.report.provenance import UNTRAINED, steps_made
 from pathassets.steps.embedded import recipe_part
 from pathassets.steps.session import Session
 from pathassets.steps.sources import is_unread
@@ -117,7 +117,7 @@ def _recipe(session: Session, slide_id: str, recipe: Recipe, slide: Slide | None
         return
     row, rgb = features.row, load_thumbnail(session, slide_id)
     named = {title: row[name] for name, title in _EMBEDDED.items()}
-    untrained = "The weights are untrained: nothing here means anything." if row["random_weights"] else ""
+    untrained = UNTRAINED if row["random_weights"] else ""
     pictures = [Picture(image, name) for name, image in overlay_pictures(features, rgb)] if rgb is not None else []
     yield Section(recipe.key, untrained, facts(named), pictures)
     yield from _domains(session, features, slide, why_not)

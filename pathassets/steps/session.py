@@ -150,7 +150,7 @@ class Session:
             dense=recipe.embeddings.dense,
             **recipe.encoder_kwargs,
         )
-        _check_pin(recipe, found.weights_sha256)
+        check_pin(recipe, found.weights_sha256)
         return found
 
     def _check_licence(self, recipe: Recipe) -> None:
@@ -176,7 +176,7 @@ class Session:
             encoder_kwargs=recipe.encoder_kwargs,
             download=download,
         )
-        _check_pin(recipe, found)
+        check_pin(recipe, found)
         self._note(_weights_key(recipe), found)
         return found
 
@@ -268,8 +268,12 @@ def weights_keys(study: Study) -> set[str]:
     return {key(recipe) for recipe in study.recipes for key in (_weights_key, _slide_weights_key)}
 
 
-def _check_pin(recipe: Recipe, found: str) -> None:
-    """Refuses other weights than those that a recipe pins."""
+def check_pin(recipe: Recipe, found: str) -> None:
+    """Refuses other weights than those that a recipe pins.
+
+    Raises:
+        EncoderError: `weights_mismatch`.
+    """
     if not found.startswith(recipe.weights_sha256):
         raise EncoderError(
             f"the weights of {recipe.key} have the SHA-256 {found[:16]}…, and the recipe wants {recipe.weights_sha256[:16]}…",

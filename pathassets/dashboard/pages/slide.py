@@ -121,17 +121,18 @@ def _viewer(context: Context, slide: dict[str, Any], view: str, query: Query) ->
 
 def _side(context: Context, slide_id: str, views: list[str], view: str, query: Query) -> html.Div:
     choices = context.layers.choices(slide_id, view) if view else []
+    methods = [places.method for places in context.layers.places(slide_id, view)]
     keys = [choice["value"] for choice in slide_events.entries(choices)]
     layer = query["layer"] if query.get("layer") in keys else next(iter(keys), "")
     parts_of_it: list[Any] = [
         _controls(views, choices, view, layer, query, context.catalog.pieces(slide_id)),
-        _map(context, slide_id, view, query),
+        _map(methods, query),
         html.Section(html.Div(id="slide-card"), className="card" if choices else "none"),
     ]
     if not choices:
         what = "This slide has no tiles, so that nothing can be laid over it."
         parts_of_it.insert(0, parts.empty("No tiles", what, _remedy(context, slide_id)))
-    elif not context.layers.places(slide_id, view):
+    elif not methods:
         what = "Its tiles have no embeddings, or are too few to be laid out: there is no map of them."
         parts_of_it.insert(1, parts.empty("Not in feature space", what, _remedy(context, slide_id)))
     return html.Div(parts_of_it, id="side")
@@ -194,8 +195,7 @@ def _slider(name: str, label: str, value: int) -> html.Div:
     return html.Div([html.Label(label, htmlFor=name), slider], className="field")
 
 
-def _map(context: Context, slide_id: str, view: str, query: Query) -> html.Section:
-    methods = [places.method for places in context.layers.places(slide_id, view)]
+def _map(methods: list[str], query: Query) -> html.Section:
     method = query["method"] if query.get("method") in methods else next(iter(methods), "")
     return html.Section(
         [

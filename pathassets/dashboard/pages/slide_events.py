@@ -263,14 +263,17 @@ class Events:
         self, slide: dict[str, Any], view: str | None, method: str, lasso: Any, piece: str
     ) -> NDArray[np.bool_] | None:
         """Tiles inside what was drawn on the map or on the slide; None where nothing was drawn."""
+        on_slide, on_map = _drawn(lasso, "slide"), _drawn(lasso, "map")
         tiles = self._tiles(slide, view)
-        if on_slide := _drawn(lasso, "slide"):
-            found = inside(tile_centres(tiles), on_slide) if len(tiles) else None
+        places = self._places(slide, view, method) if on_map else None
+        if on_slide and len(tiles):
+            found = inside(tile_centres(tiles), on_slide)
+        elif places is not None:
+            found = inside(places.xy, on_map)
         else:
-            on_map, places = _drawn(lasso, "map"), self._places(slide, view, method)
-            found = inside(places.xy, on_map) if on_map and places is not None else None
+            return None
         of_piece = self._of_piece(slide, view, piece)
-        return found if found is None or of_piece is None else found & of_piece
+        return found if of_piece is None else found & of_piece
 
     def _values(self, slide_id: str, view: str, tile: dict[str, Any]) -> list[tuple[str, str]]:
         """Domain and terms by the recipe, then the numeric columns of `tiles`."""
